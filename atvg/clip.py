@@ -8,8 +8,8 @@ __all__ = ['FPS', 'SAMPLE_RATE', 'SAMPLES_PER_FRAME', 'SIZE', 'MOUTH', 'AI_GENER
            'write_video', 'video_html', 'read_metadata', 'iter_video', 'read_video', 'to_tensor', 'to_frames', 'Clip',
            'encode_frames', 'decode_frames']
 
-# %% ../nbs/00_clip.ipynb #b03d25cb
-import io, json, os, re, subprocess, tempfile, warnings
+# %% ../nbs/00_clip.ipynb #37979e71
+import codecs, io, json, os, re, subprocess, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -60,7 +60,7 @@ def show_frames(
 class InputError(ValueError):
     "Something in the input that the user can mend; the message names the input and the remedy."
 
-# %% ../nbs/00_clip.ipynb #46dbdc6a
+# %% ../nbs/00_clip.ipynb #f8fda2e0
 def check_file(
     path, # what the user gave
     what:str='file' # what it should be, for the message
@@ -69,7 +69,8 @@ def check_file(
     path = Path(path)
     if path.is_dir(): raise InputError(f'{path} is a folder; name the {what} in it.')
     if not path.exists(): raise InputError(f'{path}: there is no such {what}; check the name.')
-    if not os.access(path, os.R_OK): raise InputError(f'{path} may not be read; change its permissions.')
+    try: path.open('rb').close()
+    except PermissionError: raise InputError(f'{path} may not be read; change its permissions.') from None
     if not path.stat().st_size: raise InputError(f'{path} is empty (0 bytes); give a {what} with something in it.')
     return path
 
@@ -163,16 +164,16 @@ def resample(
     if not len(sound): raise InputError(f'{name} is too short; give a longer recording.')
     return np.clip(sound, -1, 1).astype(np.float32)
 
-# %% ../nbs/00_clip.ipynb #584f168a
+# %% ../nbs/00_clip.ipynb #1b7b42b9
 def _is_text(path):
     "No zero bytes or control codes at the beginning, and valid UTF-8."
     with open(path, 'rb') as file: head = file.read(2048)
     if re.search(rb'[\x00-\x08\x0e-\x1a]', head): return False
-    try: head[:-3].decode('utf8')  # the last character may be cut
+    try: codecs.getincrementaldecoder('utf8')().decode(head)  # the last character may be cut
     except UnicodeDecodeError: return False
     return True
 
-# %% ../nbs/00_clip.ipynb #e8e1aa67
+# %% ../nbs/00_clip.ipynb #392af410
 def _ffmpeg(*options):
     "The command of the ffmpeg that came with imageio-ffmpeg."
     import imageio_ffmpeg
@@ -182,7 +183,7 @@ def _complaint(path, log, what):
     "ffmpeg's last words as a sentence for the user."
     if 'matches no streams' in log: return InputError(f'{path} has no {what}; give a file with one.')
     reason = (log.strip().splitlines() or ['nothing in it'])[-1].split(': ')[-1]
-    return InputError(f'{path} cannot be read as {what} ({reason}); convert it to a common format such as MP4 or WAV.')
+    return InputError(f'{path} cannot be read as a {what} ({reason}); get another copy, or convert it to MP4 or WAV.')
 
 # %% ../nbs/00_clip.ipynb #d44387c7
 def _read_sound(path):
@@ -309,13 +310,13 @@ def video_html(
     source = f'data:video/mp4;base64,{base64.b64encode(data).decode()}'
     return f'<video controls loop playsinline width="{width}" src="{source}"></video>'
 
-# %% ../nbs/00_clip.ipynb #619e0907
+# %% ../nbs/00_clip.ipynb #b6da2f7d
 def read_metadata(
     path # a video or a recording
 )->dict: # such as {'comment': 'AI-generated', ...}
     "What a media file says about itself."
     done = subprocess.run(_ffmpeg('-i', f'file:{check_file(path)}', '-f', 'ffmetadata', 'pipe:'), capture_output=True)
-    if done.returncode: raise _complaint(path, done.stderr.decode(errors='replace'), 'sound or video')
+    if done.returncode: raise _complaint(path, done.stderr.decode(errors='replace'), 'media file')
     pairs = re.findall(r'^([^;#\[\n][^=\n]*)=((?:\\.|[^\\\n])*)', done.stdout.decode(errors='replace'), re.M | re.S)
     return {key: re.sub(r'\\(.)', r'\1', value, flags=re.S) for key, value in pairs}
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VGNET_PRESETS', 'conv_norm', 'up_norm', 'portrait_encoder', 'landmark_encoder', 'ConvGRU', 'attention_decoder',
-           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'displacement_head', 'VGNetConfig',
-           'VGNet', 'init_weights', 'VGOutput']
+           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'landmark_field', 'stretch',
+           'clue_head', 'displacement_head', 'VGNetConfig', 'VGNet', 'init_weights', 'VGOutput']
 
 # %% ../nbs/07_generator.ipynb #5e7a4cbf
 from dataclasses import dataclass, replace
@@ -144,12 +144,47 @@ def warp_portrait(
     moved = F.grid_sample(portrait.float(), places.reshape(B, T*H, W, 2), padding_mode='border', align_corners=False)
     return moved.unflatten(2, (T, H)).movedim(2, 1)
 
-# %% ../nbs/07_generator.ipynb #48476343
+# %% ../nbs/07_generator.ipynb #2488c2ac
 def to_displacement(
     x, # (N,2,32,32), any real numbers
 ):
     "A displacement field (N,2,128,128) of at most half a half width, smooth because it was small: float32."
-    return F.interpolate(torch.tanh(x.float())/2, scale_factor=4, mode='bilinear')
+    return F.interpolate(torch.tanh(x.float().contiguous())/2, scale_factor=4, mode='bilinear')
+
+# %% ../nbs/07_generator.ipynb #67fb2646
+def landmark_field(
+    portrait_landmarks, # (B,136) half widths
+    landmarks, # (B,T,136) half widths
+    sigma:float=.08, # reach of a landmark, half widths
+    size:int=64, # side of the grid on which it is computed
+):
+    "The displacement (B,T,2,128,128) that carries the portrait's landmarks to the frame's, blended between them: float32. Source: deviations table: warp."
+    points = lambda x: x.float().unflatten(-1, (68, 2))
+    at, p_p = points(landmarks), points(portrait_landmarks)[:, None]
+    value = F.pad(p_p - at, (0, 1), value=1)
+    axis = (torch.arange(size, device=at.device) + .5)*2/size - 1
+    distance = axis[:, None] - at.movedim(-1, 0)[..., None, :]
+    near_x, near_y = torch.exp(-distance**2/(2*sigma**2))
+    with torch.autocast(at.device.type, enabled=False):
+        total = near_y @ (near_x[..., None]*value[:, :, None]).transpose(2, 3).flatten(3)
+    total = total.unflatten(-1, (size, 3)).movedim(-1, 2)
+    field = (total[:, :, :2]/total[:, :, 2:].clamp_min(1e-30)).flatten(0, 1)
+    return F.interpolate(field, size=(128, 128), mode='bilinear').unflatten(0, at.shape[:2])
+
+# %% ../nbs/07_generator.ipynb #73cf8e6b
+def stretch(
+    warp, # (B,T,2,H,W) in half widths
+):
+    "Vertical change of the displacement (B,T,1,H,W), half widths per half width: -1 where the portrait is stretched without end. Source: deviations table: warp."
+    dy = F.pad(warp[:, :, 1:], (0, 0, 1, 1, 0, 0), mode='replicate')
+    return (dy[..., 2:, :] - dy[..., :-2, :])*warp.shape[-2]/4
+
+# %% ../nbs/07_generator.ipynb #d4bbbc06
+def clue_head(
+    w:int, # width
+):
+    "Moved portrait, field and stretch (N,6,128,128) to what they add to motion and attention before tanh and sigmoid (N,4,128,128). Source: deviations table: warp."
+    return nn.Sequential(conv_norm(6, w//2, 5), conv_norm(w//2, w//2), nn.Conv2d(w//2, 4, 3, padding=1))
 
 # %% ../nbs/07_generator.ipynb #704086eb
 def displacement_head(
@@ -184,7 +219,7 @@ VGNET_PRESETS = {
     'tiny': VGNetConfig(width=4, blocks=2, warp=True, dropout=0.),
 }
 
-# %% ../nbs/07_generator.ipynb #12ec058c
+# %% ../nbs/07_generator.ipynb #c41208e8
 class VGNet(nn.Module):
     "The generator: portrait and landmarks to frames. Source: the paper's visual generation network."
     def __init__(self,
@@ -203,11 +238,11 @@ class VGNet(nn.Module):
         if c.composition: self.attention_head = nn.Conv2d(w//2, 1, 7, padding=3)
         self.fuse = conv_norm(16*w, 2*w)
         self.gru = ConvGRU(2*w, 8*w)
-        if c.warp: self.warp_head = displacement_head(w)
+        if c.warp: self.warp_head, self.clue_head = displacement_head(w), clue_head(w)
         init_weights(self)
         self.to(memory_format=torch.channels_last) # without it a training step takes twice as long on a CPU
 
-# %% ../nbs/07_generator.ipynb #48e89eeb
+# %% ../nbs/07_generator.ipynb #88c221d6
 def init_weights(
     net:nn.Module, # changed in place
 ):
@@ -218,7 +253,10 @@ def init_weights(
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)): nn.init.normal_(m.weight, 0, .02)
         if isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1, .02)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
-    if hasattr(net, 'warp_head'): nn.init.zeros_(net.warp_head[-1].weight)
+    if hasattr(net, 'warp_head'):
+        nn.init.zeros_(net.warp_head[-1].weight)
+        nn.init.constant_(net.attention_head.bias, -3) # attention .05: begin with the moved portrait
+        nn.init.zeros_(net.clue_head[-1].weight)
     return net
 
 # %% ../nbs/07_generator.ipynb #bc826470
@@ -241,10 +279,11 @@ def remember(self:VGNet,
     if self.config.recurrence == 'batch': return self.gru(fused.transpose(0, 1))[0].transpose(0, 1), None
     return self.gru(fused.flatten(0, 1)[:, None])[0].squeeze(1).unflatten(0, fused.shape[:2]), None
 
-# %% ../nbs/07_generator.ipynb #b8424ce5
+# %% ../nbs/07_generator.ipynb #2d9275b0
 @patch
 def heads(self:VGNet,
     x, # (N,w/2,128,128)
+    moved=0., # (N,4,128,128) what the moved portrait adds before tanh and sigmoid
 ):
     "Motion (N,3,128,128) in [-1,1] and attention (N,1,128,128) in [0,1]; without composition attention is 1 everywhere. float32."
     if not self.config.composition:
@@ -252,7 +291,7 @@ def heads(self:VGNet,
         return motion, torch.ones_like(motion[:, :1])
     both = self.motion_head, self.attention_head
     weight, bias = torch.cat([m.weight for m in both]), torch.cat([m.bias for m in both])
-    motion, attention = F.conv2d(x, weight, bias, padding=3).float().split([3, 1], dim=1)
+    motion, attention = (F.conv2d(x, weight, bias, padding=3) + moved).float().contiguous().split([3, 1], dim=1)
     return torch.tanh(motion), torch.sigmoid(attention)
 
 # %% ../nbs/07_generator.ipynb #6cf73c6c
@@ -265,18 +304,25 @@ class VGOutput(NamedTuple):
     warp:torch.Tensor|None # (B,T,2,128,128) in half widths; None without warp
     state:torch.Tensor|None # (B,8w,8,8), for the next chunk; None unless recurrence is 'time'
 
-# %% ../nbs/07_generator.ipynb #3d0016d1
+# %% ../nbs/07_generator.ipynb #f95322fa
 @patch
 def render(self:VGNet,
     portrait, # (B,3,128,128)
     merged, # (B*T,2w,32,32)
-    T:int, # frames a clip
+    landmarks, # (B,T,136)
+    portrait_landmarks, # (B,136)
 ):
     "Frames, attention, motion and warp (or None), each (B,T,...). Source: the paper's composition; deviations table: warp."
-    motion, attention = (x.unflatten(0, (-1, T)) for x in self.heads(self.decode128(merged)))
-    if not self.config.warp: return compose(attention, motion, portrait), attention, motion, None
-    warp = to_displacement(self.warp_head(merged)).unflatten(0, (-1, T))
-    return compose(attention, motion, warp_portrait(portrait, warp)), attention, motion, warp
+    T, x = landmarks.shape[1], self.decode128(merged)
+    if not self.config.warp:
+        motion, attention = (y.unflatten(0, (-1, T)) for y in self.heads(x))
+        return compose(attention, motion, portrait), attention, motion, None
+    warp = landmark_field(portrait_landmarks, landmarks) + to_displacement(self.warp_head(merged)).unflatten(0, (-1, T))
+    moved = warp_portrait(portrait, warp)
+    clues = torch.cat([moved, 8*warp, stretch(warp)], dim=2).flatten(0, 1)
+    copy = F.pad(torch.atanh(.97*moved.clamp(-1, 1)), (0, 0, 0, 0, 0, 1)).flatten(0, 1) # a motion map that begins as the moved portrait
+    motion, attention = (y.unflatten(0, (-1, T)) for y in self.heads(x, self.clue_head(clues) + copy))
+    return compose(attention, motion, moved), attention, motion, warp
 
 # %% ../nbs/07_generator.ipynb #1f9c942f
 @patch
@@ -288,7 +334,7 @@ def check_inputs(self:VGNet, portrait, landmarks, portrait_landmarks):
     if T == 0 or got != [(B, 3, 128, 128), (B, T, 136), (B, 136)]:
         raise ValueError(f'VGNet takes a portrait (B,3,128,128), landmarks (B,T,136) and portrait_landmarks (B,136), but got {got[0]}, {got[1]} and {got[2]}')
 
-# %% ../nbs/07_generator.ipynb #51f63d43
+# %% ../nbs/07_generator.ipynb #fc3e394a
 @patch
 def forward(self:VGNet,
     portrait, # (B,3,128,128) in [-1,1]
@@ -309,5 +355,5 @@ def forward(self:VGNet,
     memory, state = self.remember(fused.unflatten(0, (B, T)), state)
     att = self.feature_attention(torch.cat([code_t, code_p], dim=1))
     merged = att*self.decode32(self.blocks(memory.flatten(0, 1))) + (1 - att)*each(skip)
-    frames, attention, motion, warp = self.render(portrait, merged, T)
+    frames, attention, motion, warp = self.render(portrait, merged, landmarks, portrait_landmarks)
     return VGOutput(frames, attention, motion, att.float().unflatten(0, (B, T)), warp, state)

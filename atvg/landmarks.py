@@ -68,36 +68,31 @@ class Face:
     @property
     def area(self): return float((self.box[2]-self.box[0])*(self.box[3]-self.box[1]))
 
-# %% ../nbs/02_landmarks.ipynb #9820fd2d
+# %% ../nbs/02_landmarks.ipynb #ce2e738a
+@lru_cache
+def _dlib_models():
+    import dlib
+    spec = importlib.util.find_spec('face_recognition_models')
+    if spec is None: raise InputError('dlib has no model files; run: pip install face_recognition_models')
+    path = Path(spec.origin).parent/'models'/'shape_predictor_68_face_landmarks.dat'
+    return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+
+# %% ../nbs/02_landmarks.ipynb #8c621c9f
 class DlibDetector:
     "Callable: picture uint8 (H,W,3) -> list of `Face`, largest first; dlib's HOG detector and 68-point model."
     def __init__(self,
-                 upsample:int=1, # how many times a small picture may be doubled in search of small faces
+                 upsample:int=2, # how many times a picture may be doubled in search of small faces
                  max_side:int=640, # px; larger pictures are searched reduced to this, then less and less reduced
                  face:int=256, # px; the width a face is brought to before its points are found
                  views:int=5): # boxes whose points are averaged: 1 is fastest, 5 jitters least
         self.upsample, self.max_side, self.face, self.views = upsample, max_side, face, views
-        self._models = None
 
-# %% ../nbs/02_landmarks.ipynb #44c74447
-@patch
-def models(self:DlibDetector):
-    "dlib's detector and shape predictor, loaded at the first call."
-    if self._models is None:
-        import dlib
-        spec = importlib.util.find_spec('face_recognition_models')
-        if spec is None: raise InputError('dlib has no model files; run: pip install face_recognition_models')
-        path = Path(spec.origin).parent/'models'/'shape_predictor_68_face_landmarks.dat'
-        self._models = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
-    return self._models
-
-# %% ../nbs/02_landmarks.ipynb #893fc50d
+# %% ../nbs/02_landmarks.ipynb #885c3f67
 @patch
 def scales(self:DlibDetector, side:int): # longer side of the picture, px
     "The scales at which a picture is searched, one after the other."
-    scale = min(1, self.max_side/side)
-    last = 2**self.upsample if side <= self.max_side else 1
-    found = [scale]
+    last = min(2**self.upsample, max(1, 4096//side))
+    found = [min(1, self.max_side/side)]
     while found[-1] < last: found.append(min(found[-1]*2, last))
     return found
 
@@ -106,18 +101,20 @@ def _resized(image, scale):
     h, w = image.shape[:2]; size = max(1, round(w*scale)), max(1, round(h*scale))
     return image if size == (w, h) else np.asarray(Image.fromarray(image).resize(size, Image.BICUBIC))
 
-# %% ../nbs/02_landmarks.ipynb #886b0dd4
+# %% ../nbs/02_landmarks.ipynb #0da8711b
 @patch
 def find(self:DlibDetector, image:np.ndarray): # uint8 (H,W,3)
-    "Boxes (n,4) px and scores (n,) of the faces in a picture."
+    "Boxes (n,4) px and scores (n,) of the faces in a picture; boxes with less than a third of the best score are ghosts."
     side = max(image.shape[:2])
     tries = [(scale, 0) for scale in self.scales(side)]
     if side <= self.max_side: tries.append((1, max(8, side//4)))
     for scale, pad in tries:
         small = np.pad(_resized(image, scale), ((pad, pad), (pad, pad), (0, 0)), 'edge')
-        rects, scores, _ = self.models()[0].run(small, 0, 0.)
-        boxes = np.array([(r.left(), r.top(), r.right()+1, r.bottom()+1) for r in rects])
-        if rects: return (boxes-pad)/scale, np.array(scores)
+        rects, scores, _ = _dlib_models()[0].run(small, 0, 0.)
+        if not rects: continue
+        boxes, scores = np.array([(r.left(), r.top(), r.right()+1, r.bottom()+1) for r in rects]), np.array(scores)
+        real = scores >= scores.max()/3
+        return (boxes[real]-pad)/scale, scores[real]
     return np.zeros((0, 4)), np.zeros(0)
 
 # %% ../nbs/02_landmarks.ipynb #843d32ab
@@ -126,7 +123,7 @@ def _cut(image, left, top, right, bottom):
     if 0 <= left and 0 <= top and right <= w and bottom <= h: return image[top:bottom, left:right]
     return image[np.clip(np.arange(top, bottom), 0, h-1)][:, np.clip(np.arange(left, right), 0, w-1)]
 
-# %% ../nbs/02_landmarks.ipynb #08ad6229
+# %% ../nbs/02_landmarks.ipynb #8b62f879
 @patch
 def points(self:DlibDetector, image:np.ndarray, # uint8 (H,W,3)
            box): # left, top, right, bottom, px
@@ -138,7 +135,7 @@ def points(self:DlibDetector, image:np.ndarray, # uint8 (H,W,3)
     scale = np.array(region.shape[1::-1])/(end-start)
     shifts = .02*self.face*np.array([(0, 0), (1, 1), (-1, 1), (1, -1), (-1, -1)])[:self.views]
     rects = [dlib.rectangle(*[round(float(x)) for x in ((box-start)*scale+shift).ravel()]) for shift in shifts]
-    found = np.mean([[(p.x, p.y) for p in self.models()[1](region, r).parts()] for r in rects], axis=0)
+    found = np.mean([[(p.x, p.y) for p in _dlib_models()[1](region, r).parts()] for r in rects], axis=0)
     return ((found+.5)/scale-.5+start).astype(np.float32)
 
 # %% ../nbs/02_landmarks.ipynb #7a385200
@@ -192,7 +189,7 @@ def get_detector(detector='dlib'): # "dlib", "face-alignment", or a callable: pi
     "A detector by its name, or the callable itself."
     return detector if callable(detector) else _named_detector(detector)
 
-# %% ../nbs/02_landmarks.ipynb #18ea37a4
+# %% ../nbs/02_landmarks.ipynb #95b50cc9
 def detect_face(image:np.ndarray, # uint8 (H,W,3)
                 detector='dlib', # name or callable, see `get_detector`
                 name='the picture' # what a message calls it
@@ -200,7 +197,7 @@ def detect_face(image:np.ndarray, # uint8 (H,W,3)
     "The largest face of a picture; several are worth a warning, none is an `InputError`."
     faces = get_detector(detector)(image)
     size = f'{image.shape[1]}x{image.shape[0]}'
-    if not faces: raise InputError(f'no face found in {name} ({size} pixels); use one that shows a face from the front, upright and at least 50 pixels wide.')
+    if not faces: raise InputError(f'no face found in {name} ({size} pixels); use one that shows a face from the front, upright and at least 30 pixels wide.')
     if len(faces) > 1: warnings.warn(f'{len(faces)} faces found in {name}; the largest is used.', stacklevel=2)
     return faces[0]
 

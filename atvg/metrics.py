@@ -103,19 +103,20 @@ def ssim(
     if a.ndim == 3: a, b = a[None], b[None]
     return float(np.mean([structural_similarity(x, y, win_size=7, data_range=255, channel_axis=-1) for x, y in zip(a, b)]))
 
-# %% ../nbs/10_metrics.ipynb #a9e0316c
-LipCorrelation = namedtuple('LipCorrelation', 'zero best lag')
-
-# %% ../nbs/10_metrics.ipynb #a85b624d
+# %% ../nbs/10_metrics.ipynb #72eb3e27
 def correlation(
     a:np.ndarray, # (T,)
     b:np.ndarray, # (T,)
 )->float: # in [-1, 1]; 0 where one of them never moves
     "Pearson's correlation over the frames that both have (NaN marks a missing one)."
     both = np.isfinite(a) & np.isfinite(b)
-    a, b = (x[both] - x[both].mean() if both.any() else x[both] for x in (a, b))
+    if not both.any(): return 0.
+    a, b = (x[both] - x[both].mean() for x in (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)))
     power = np.sqrt((a*a).sum()*(b*b).sum())
     return float((a*b).sum()/power) if power > 1e-9 else 0.
+
+# %% ../nbs/10_metrics.ipynb #a9e0316c
+LipCorrelation = namedtuple('LipCorrelation', 'zero best lag')
 
 # %% ../nbs/10_metrics.ipynb #6851163e
 def lip_correlation(
@@ -188,13 +189,13 @@ def face_embedding(
     shape = dlib.full_object_detection(dlib.rectangle(left, top, right, bottom), [dlib.point(x, y) for x, y in points])
     return np.array(face_encoder().compute_face_descriptor(np.ascontiguousarray(image), shape))
 
-# %% ../nbs/10_metrics.ipynb #7c91f542
+# %% ../nbs/10_metrics.ipynb #308f5b41
 def identity_distance(
     frames:np.ndarray, # (T, H, W, 3) uint8
     landmarks:np.ndarray, # (T, 68, 2) px; NaN where the face was missed
     portrait:np.ndarray, # (H, W, 3) uint8
     portrait_landmarks:np.ndarray, # (68, 2) px
-    samples:int=5, # frames looked at, evenly spread over those with a face
+    samples:int=3, # frames looked at, evenly spread over those with a face
 )->float: # 0 the same picture, 0.6 dlib's border between two people; NaN without a face
     "Mean distance of the frames' face embeddings from the portrait's."
     found = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))

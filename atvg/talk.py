@@ -44,12 +44,14 @@ def open_portrait(portrait, # path or uint8 array (H,W,3)
 # %% ../nbs/12_talk.ipynb #961a880d
 SAMPLES = Path(__file__).parent/'samples' if '__file__' in globals() else Path('../atvg/samples')
 
-# %% ../nbs/12_talk.ipynb #ce563936
+# %% ../nbs/12_talk.ipynb #1136b1ad
 class TalkingFace:
     "AT-net and VG-net, ready to turn a portrait and speech into a video."
     def __init__(self, atnet, generator, units, name='', record=None, device='cpu', detector='dlib'):
         self.atnet, self.generator, self.units, self.pca = atnet.to(device).eval(), generator.to(device).eval(), units, units.pca
         self.name, self.record, self.device, self.detector = name, record or {}, device, detector
+    @property
+    def speakers(self): "Who was seen in training."; return sorted(self.record['vgnet']['data']) if self.record else None
     def __repr__(self): return f'TalkingFace({self.name!r}, on {self.device})'
 
 # %% ../nbs/12_talk.ipynb #a5bae773

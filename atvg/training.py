@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['ATNET_RECIPES', 'VGNET_RECIPES', 'KINDS', 'Units', 'fit_units', 'ATNetRecipe', 'VGNetRecipe', 'rate',
            'update_average', 'bfloat16_pays', 'save_weights', 'load_weights', 'Trainer', 'Interruptible', 'carried',
-           'ATNetTrainer', 'predict_landmarks', 'read_log', 'VGNetTrainer', 'render', 'train_atnet', 'train_vgnet']
+           'ATNetTrainer', 'predict_landmarks', 'read_log', 'VGNetTrainer', 'mouth_disc', 'paint_loss',
+           'attention_hint', 'render', 'train_atnet', 'train_vgnet']
 
-# %% ../nbs/11_training.ipynb #20454537
+# %% ../nbs/11_training.ipynb #054370f9
 import copy, json, os, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -17,10 +18,10 @@ import torch
 from fastcore.basics import patch
 from .atnet import ATNet, ATNetConfig, coef_loss, mouth_weights, presets as ATNET_PRESETS
 from .audio import audio_windows
-from .clip import InputError, atomic_path, to_frames, to_tensor
+from .clip import InputError, SIZE, atomic_path, to_frames, to_tensor
 from .data import Store, atnet_batch, smooth_landmarks, vgnet_batch
 from .discriminator import Discriminator, DiscriminatorConfig, discriminator_loss, generator_adversarial_loss, lip_mask
-from .generator import VGNET_PRESETS, VGNet, VGNetConfig
+from .generator import VGNET_PRESETS, VGNet, VGNetConfig, warp_portrait
 from .landmarks import mouth_openness
 from .metrics import lip_correlation, lmd, psnr, ssim
 from .pca import LandmarkPCA, normalise
@@ -74,7 +75,7 @@ ATNET_RECIPES = dict(
     small=ATNetRecipe('small', 1200, 24, 40, 5e-4, (.9, .98), .02, .5, True, 1., .8, .3, 100, 100),
     tiny=ATNetRecipe('tiny', 300, 8, 30, 2e-3, (.9, .98), .02, .5, True, 1., .5, .3, 100, 100))
 
-# %% ../nbs/11_training.ipynb #4d8bb0ef
+# %% ../nbs/11_training.ipynb #e6595999
 @dataclass(frozen=True)
 class VGNetRecipe:
     "How VG-net and its discriminator are trained; the defaults are the paper's."
@@ -94,13 +95,15 @@ class VGNetRecipe:
     reduced:float=0. # share of samples whose landmarks are given as in use: portrait's plus six coefficients' change
     carry:float=0. # share of samples that start from a carried GRU state
     clip_grad:float=5. # largest norm of the generator's gradient
+    paint_weight:float=0. # of the motion map's own loss, see `paint_loss`
+    hint_weight:float=0. # of the hint where attention should look, see `attention_hint`
     validate_every:int=1000
     save_every:int=250
 
 VGNET_RECIPES = dict(
     paper=VGNetRecipe(), official=VGNetRecipe('official', normalise_mask=False, clip_grad=1e9),
-    small=VGNetRecipe('small', 4200, 4, 8, 4e-4, (.5, .99), .5, 10., .5, 1., 10., True, .85, .4, .3, 5., 250, 100),
-    tiny=VGNetRecipe('tiny', 300, 2, 4, 1e-3, (.5, .99), .5, 10., .5, 1., 10., True, .5, .4, .3, 5., 100, 50))
+    small=VGNetRecipe('small', 700, 4, 8, 1e-3, (.5, .99), .4, 10., .5, 1., 10., True, .7, .4, .3, 5., 2., .5, 100, 100),
+    tiny=VGNetRecipe('tiny', 300, 2, 4, 1e-3, (.5, .99), .5, 10., .5, 1., 10., True, .5, .4, .3, 5., 2., .5, 100, 50))
 VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper')
 
 # %% ../nbs/11_training.ipynb #60e4e5d9
@@ -132,14 +135,14 @@ def bfloat16_pays(device='cpu', channels=64, side=32)->bool:
         return min(times)
     return seconds(True) < seconds(False)
 
-# %% ../nbs/11_training.ipynb #794caafd
+# %% ../nbs/11_training.ipynb #87b3c184
 def save_weights(path, net, record, arrays=None):
     "Write a network's weights, its configuration, `record` (JSON-able) and named arrays into one safetensors file."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
     tensors = {f'net.{k}': (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in net.state_dict().items()}
     tensors |= {f'units.{k}': torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in (arrays or {}).items()}
     meta = dict(kind=type(net).__name__, config=json.dumps(asdict(net.config)), record=json.dumps(record))
-    with atomic_path(path) as temporary: save_file(tensors, str(temporary), meta)
+    with atomic_path(path) as temporary: Path(temporary).write_bytes(save(tensors, meta))
 
 # %% ../nbs/11_training.ipynb #0fba288c
 KINDS = dict(ATNet=(ATNet, ATNetConfig), VGNet=(VGNet, VGNetConfig))
@@ -223,7 +226,7 @@ def fit(self:Trainer, resume=False, progress=True, until=None):
     if key.stop: raise KeyboardInterrupt
     return self.average
 
-# %% ../nbs/11_training.ipynb #4a36cf3f
+# %% ../nbs/11_training.ipynb #b767b045
 @patch
 def one(self:Trainer, step, batch, log):
     "One step: learn, average, log; validate and save when it is time."
@@ -243,7 +246,8 @@ def judge(self:Trainer):
     if self.best is None or scores['score'] > self.best:
         self.best = scores['score']
         record = dict(task=type(self).__name__, recipe=asdict(self.recipe), seed=self.seed, step=self.step_now, bfloat16=bool(self.bfloat16), validation=scores,
-                      data={s: len([n for n in self.train_names if n.startswith(f'{s}/')]) for s in self.store.speakers})
+                      detector=self.store[self.train_names[0]].info.get('detector', 'dlib'), torch=torch.__version__,
+                      data={s: len([n for n in self.train_names if n.startswith(f'{s}/')]) for s in sorted({n.split('/')[0] for n in self.train_names})})
         save_weights(self.out/'weights.safetensors', self.average, record, self.arrays())
     return scores
 
@@ -328,7 +332,36 @@ class VGNetTrainer(Trainer):
         r = self.recipe
         return vgnet_batch(self.store, self.train_names, self.rng(step), r.batch, r.window, r.vary, self.reduce if r.reduced else None)
 
-# %% ../nbs/11_training.ipynb #b93b5d9e
+# %% ../nbs/11_training.ipynb #5f9f9cf9
+def mouth_disc(landmarks, # (B,T,136) half widths
+               size=SIZE, radius=.15 # px; half widths
+              ):
+    "A Gaussian disc (B,T,1,size,size) on the middle of the inner lips."
+    middle = landmarks.unflatten(-1, (68, 2))[..., 60:, :].mean(-2)
+    axis = (torch.arange(size, device=landmarks.device) + .5)*2/size - 1
+    x, y = (torch.exp(-(axis - middle[..., k, None])**2/(2*radius**2)) for k in (0, 1))
+    return (y[..., :, None]*x[..., None, :]).unsqueeze(2)
+
+# %% ../nbs/11_training.ipynb #a189a3b8
+def paint_loss(motion, # (B,T,3,H,W)
+               frames, # real, (B,T,3,H,W)
+               moved, # the portrait as VG-net moved it, (B,T,3,H,W)
+               disc=0., mouth=8. # (B,T,1,H,W), and its weight mu
+              ):
+    "Squared error of the motion map, weighted by where the moved portrait is wrong and at the mouth (ours, beyond the paper)."
+    wrong = (moved - frames).abs().mean(2, keepdim=True).detach()
+    return (5*(motion - frames)**2*(.25 + wrong/(wrong.mean() + 1e-6) + mouth*disc)).mean()
+
+# %% ../nbs/11_training.ipynb #f2db82d6
+def attention_hint(attention, # (B,T,1,H,W) in [0, 1]
+                   motion, frames, moved, # (B,T,3,H,W)
+                   margin=.05 # by how much the motion map must be better, in units of [-1, 1]
+                  ):
+    "Cross-entropy of attention with 'the motion map is nearer to the frame than the moved portrait' (ours, beyond the paper)."
+    gain = ((moved - frames).abs() - (motion - frames).abs()).mean(2, keepdim=True)
+    return torch.nn.functional.binary_cross_entropy(attention.clamp(1e-4, 1 - 1e-4), (gain > margin).to(attention).detach())
+
+# %% ../nbs/11_training.ipynb #1c01aba4
 @patch
 def start_state(self:VGNetTrainer, B, step):
     "Where the GRU starts: zeros, or for some samples a state that another sample ended with."
@@ -336,6 +369,12 @@ def start_state(self:VGNetTrainer, B, step):
     if c.recurrence != 'time': return None
     zeros = torch.zeros(B, 8*c.width, 8, 8, device=self.device)
     return carried((zeros, 0), self.carry, self.recipe.carry, np.random.default_rng([self.seed, step, 1]))
+
+@patch
+def paint(self:VGNetTrainer, out, batch):
+    "The paint loss and the attention hint of one output; without a warp the portrait itself is what could have been shown."
+    moved = batch['portrait'][:, None].expand_as(out.motion) if out.warp is None else warp_portrait(batch['portrait'], out.warp)
+    return paint_loss(out.motion, batch['frames'], moved, mouth_disc(batch['landmarks'])), attention_hint(out.attention, out.motion, batch['frames'], moved)
 
 @patch
 def step(self:VGNetTrainer, step, batch):
@@ -350,9 +389,11 @@ def step(self:VGNetTrainer, step, batch):
     d.requires_grad_(True)
     fool = generator_adversarial_loss(fake, fake_points, batch['landmarks'], self.mask)
     pixels = dynamic_pixel_loss(out.frames, batch['frames'], out.attention, r.beta)
-    self.optimisers['vgnet'].zero_grad(); (r.pixel_weight*pixels + r.adversarial*fool.total).backward()
+    paint, hint = self.paint(out, batch) if r.paint_weight or r.hint_weight else (pixels.new_zeros(()),)*2
+    total = r.pixel_weight*pixels + r.adversarial*fool.total + r.paint_weight*paint + r.hint_weight*hint
+    self.optimisers['vgnet'].zero_grad(); total.backward()
     norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.clip_grad); self.optimisers['vgnet'].step()
-    row = dict(pixels=pixels, adversarial=fool.adversarial, landmarks=fool.landmarks, judge=judge.total, attention=out.attention.mean(), gradient=norm)
+    row = dict(pixels=pixels, paint=paint, hint=hint, adversarial=fool.adversarial, landmarks=fool.landmarks, judge=judge.total, attention=out.attention.mean(), gradient=norm)
     return {k: v.item() for k, v in row.items()}
 
 # %% ../nbs/11_training.ipynb #339f1e92
