@@ -233,17 +233,36 @@ def canonical_transform(landmarks:np.ndarray # (...,68,2) px of the picture
     "The similarity that lays the `STABLE` points of a face on those of the template."
     return similarity(np.asarray(landmarks)[..., STABLE, :], TEMPLATE[STABLE])
 
-# %% ../nbs/02_landmarks.ipynb #499427ee
+# %% ../nbs/02_landmarks.ipynb #77067ae4
+def _cubic_weights(f):
+    return np.stack([-f+2*f**2-f**3, 2-5*f**2+3*f**3, f+4*f**2-3*f**3, f**3-f**2])/2
+
+# %% ../nbs/02_landmarks.ipynb #e8ba7c37
+def _cubic(image, matrix, size):
+    "Cubic convolution: `matrix` takes a pixel of the result (w,h) to a place in the image."
+    h, w = image.shape[:2]
+    y, x = np.mgrid[:size[1], :size[0]].reshape(2, -1)
+    (u, v), flat = (matrix@np.stack([x, y, np.ones(len(x))]))[:2], image.reshape(h*w, -1).astype(np.float32)
+    i, j = np.floor(u).astype(int), np.floor(v).astype(int)
+    across, down = _cubic_weights(u-i).astype(np.float32), _cubic_weights(v-j).astype(np.float32)
+    total = np.zeros((len(x), flat.shape[1]), np.float32)
+    for b in range(4):
+        row = (j+b-1).clip(0, h-1)*w
+        total += down[b, :, None]*sum(across[a, :, None]*flat[row+(i+a-1).clip(0, w-1)] for a in range(4))
+    return total.clip(0, 255).round().astype(np.uint8).reshape(*size[::-1], *image.shape[2:])
+
+# %% ../nbs/02_landmarks.ipynb #8993fa86
 def _shift(x, y): return np.array([[1, 0, x], [0, 1, y], [0, 0, 1.]])
 
-def _transform(image, matrix, size, interpolation):
-    "Pillow's affine transform, rounded instead of cut off; `matrix` takes a pixel of the result (w,h) to one of the image."
+# %% ../nbs/02_landmarks.ipynb #64b794a6
+def _bilinear(image, matrix, size):
+    "Bilinear interpolation: `matrix` takes a pixel of the result (w,h) to a place in the image."
     coefs = (_shift(.5, .5)@matrix@_shift(-.5, -.5))[:2].ravel().tolist()
     planes = np.atleast_3d(image).astype(np.float32).transpose(2, 0, 1)
-    moved = [Image.fromarray(p).transform(size, Image.AFFINE, coefs, interpolation) for p in planes]
+    moved = [Image.fromarray(p).transform(size, Image.AFFINE, coefs, Image.BILINEAR) for p in planes]
     return np.stack(moved, -1).clip(0, 255).round().astype(np.uint8).reshape(*size[::-1], *image.shape[2:])
 
-# %% ../nbs/02_landmarks.ipynb #0a06491b
+# %% ../nbs/02_landmarks.ipynb #97edf653
 def _warp(image, matrix, start, size):
     "Pixels `start` to `start`+`size` (w,h) of `image` moved by `matrix`: first brought to its scale, then turned and shifted."
     inverse = np.linalg.inv(matrix)@_shift(*start)
@@ -251,13 +270,14 @@ def _warp(image, matrix, start, size):
     corners = transform_points(inverse, [(x, y) for x in (-.5, size[0]-.5) for y in (-.5, size[1]-.5)])
     left, top = np.floor(corners.min(0)).astype(int)-3
     right, bottom = np.ceil(corners.max(0)).astype(int)+4
-    region, step, interpolation = _cut(image, left, top, right, bottom), np.eye(3), Image.BICUBIC
+    region, read, step = _cut(image, left, top, right, bottom), _cubic, np.eye(3)
     if not .8 < scale < 1.5:
         h, w = region.shape[:2]; region = _resized(region, scale)
         step = _shift(-.5, -.5)@np.diag([region.shape[1]/w, region.shape[0]/h, 1])@_shift(.5, .5)
-        if scale > 1: interpolation = Image.BILINEAR # enough for what has just been enlarged, and twice as fast
-    return _transform(region, step@_shift(-left, -top)@inverse, size, interpolation)
+        if scale > 1: read = _bilinear
+    return read(region, step@_shift(-left, -top)@inverse, size)
 
+# %% ../nbs/02_landmarks.ipynb #8fcdef3c
 def warp_image(image:np.ndarray, # uint8 (H,W,3)
                matrix:np.ndarray, # (3,3) picture px -> crop px
                size:int=SIZE # side of the crop, px

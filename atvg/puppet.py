@@ -105,7 +105,7 @@ def grid_sentence(seed:int)->str:
     r = np.random.default_rng([seed, 1])
     return ' '.join(words[r.integers(len(words))] for words in GRID_WORDS)
 
-# %% ../nbs/04_puppet.ipynb #6523eaf4
+# %% ../nbs/04_puppet.ipynb #ad05e456
 ARTICULATORS = 'jaw lips wide round tuck press tongue'.split()
 VISEMES = {'': (0,0,0,0,0,.3,.1),
     'a': (.78,.2,.25,0,0,0,.1), 'ɑ': (.88,.1,0,0,0,0,0), 'ʌ': (.6,.2,.05,0,0,0,.1), 'ə': (.34,.25,.05,.05,0,0,.2), 'ɜ': (.42,.3,0,.25,0,0,.3),
@@ -115,6 +115,8 @@ VISEMES = {'': (0,0,0,0,0,.3,.1),
     'p': (.06,0,0,.05,0,1,0), 'f': (.16,.25,.1,0,1,0,0), 'θ': (.22,.45,.1,0,0,0,1), 't': (.16,.4,.15,0,0,0,.8), 'l': (.26,.4,.1,0,0,0,1),
     's': (.05,.65,.45,.05,0,0,.5), 'ʃ': (.08,.7,-.1,.85,0,0,.4), 'ɹ': (.18,.3,-.1,.55,0,0,.4),
     'w': (.1,.05,-.3,1.05,0,0,0), 'j': (.14,.35,.5,0,0,0,.6), 'k': (.26,.3,.1,0,0,0,.1)}
+
+# %% ../nbs/04_puppet.ipynb #515a015d
 ALIKE = {'a':'æɐ', 'ɜ':'ɚɝœ', 'ɪ':'ᵻɨ', 'ʊ':'ɵɯ', 'u':'ʉ', 'y':'øʏɥ', 'ʌ':'ɤ', 'p':'bmɓ', 'f':'vʋβɸ', 'θ':'ð', 't':'dnɾɖʈɳr', 'l':'ɫɬɭʎ', 's':'z', 'ʃ':'ʒʂʐɕʑ', 'ɹ':'ɻ', 'j':'çɲɟc', 'k':'gɡŋhxɣχʁqʔħɦɴ'}
 LOOKS = {other: key for key, others in ALIKE.items() for other in others} | {key: key for key in VISEMES}
 
@@ -128,12 +130,13 @@ def simple_sounds(phonemes):
             sounds.append(LOOKS[letter]); half.append((end-start)/len(letters)/2); centre.append(start + (2*i+1)*half[-1])
     return sounds, np.array(centre), np.array(half)
 
-# %% ../nbs/04_puppet.ipynb #1a6d05a8
-INSISTS = {'': (1,1,1,1,1,1,1), 'p': (.9,3,.2,.3,4,9,.1), 'f': (.9,2,.3,.2,7,4,.2), 's': (2.2,1.6,.8,.6,3,2,1), 'ʃ': (1.5,1.4,.8,2,3,2,1), 't': (1.1,.8,.25,.2,2,2,2),
-    'l': (.9,.8,.25,.2,2,2,2), 'θ': (1.1,.8,.25,.2,2,2,2), 'k': (.35,.4,.15,.1,1.5,1.5,.3), 'ɹ': (1,.9,1.4,2.4,1.5,1.5,.3), 'w': (1,.9,1.4,2.4,1.5,1.5,.3)}
+# %% ../nbs/04_puppet.ipynb #02ce3032
+INSISTS = {'': (1,1,1,1,1,1,1), 'p': (.9,3,.2,.3,4,9,.1), 'f': (2,3,.3,.2,9,4,.2), 's': (2.2,1.6,.8,.6,3,2,1), 'ʃ': (1.5,1.4,.8,2,3,2,1), 't': (1.7,1,.25,.2,2,2,2),
+    'l': (1.2,.8,.25,.2,2,2,2), 'θ': (1.4,.8,.25,.2,2,2,2), 'k': (.35,.4,.15,.1,1.5,1.5,.3), 'ɹ': (1,.9,1.4,2.4,1.5,1.5,.3), 'w': (1,.9,1.4,2.4,1.5,1.5,.3)}
 VOWEL = (1.1,.8,.7,.9,.6,.6,.5)
-RATE = np.array([22,30,24,21,40,45,30.])     # 1/s
+RATE = np.array([27,36,26,22,45,50,34.])     # 1/s
 
+# %% ../nbs/04_puppet.ipynb #f9aa94b6
 def dominance(phonemes, times, rate=RATE):
     "How strongly each sound holds each articulator at each time, and where it wants it (Cohen & Massaro 1993): (T,P,7), (P,7)."
     sounds, centre, half = simple_sounds(phonemes)
@@ -167,12 +170,13 @@ def mean_face()->np.ndarray: # (68,3) canonical px: x right, y down, z towards t
     return np.c_[flat, DEPTH]
 MEAN_FACE = mean_face()
 
-# %% ../nbs/04_puppet.ipynb #0bba4777
+# %% ../nbs/04_puppet.ipynb #397955a0
 def _ramp(x, start, stop):
     "0 before `start`, 1 after `stop`, smooth between."
     t = np.clip((x-start)/(stop-start), 0, 1)
     return t*t*(3-2*t)
 
+# %% ../nbs/04_puppet.ipynb #7fef38d4
 def shape_modes()->dict: # name -> (68,3) px for one unit
     "The directions in which faces differ."
     x, y, modes = MEAN_FACE[:,0]-MIDDLE, MEAN_FACE[:,1], {}
@@ -198,13 +202,14 @@ def shape_face(amounts)->np.ndarray: # (68,3)
     m = canonical_transform(points[:,:2])
     return np.c_[np.einsum('ij,nj->ni', m[:2,:2], points[:,:2]) + m[:2,2], points[:,2]*np.hypot(*m[:2,0])]
 
-# %% ../nbs/04_puppet.ipynb #ed7eb8e5
+# %% ../nbs/04_puppet.ipynb #5443a795
 def _weights(**points):
     "Weights (68,): p49=[...] gives those of point 49 and the ones after it."
     w = np.zeros(68)
     for name, values in points.items(): w[int(name[1:]):int(name[1:])+len(values)] = values
     return w
 
+# %% ../nbs/04_puppet.ipynb #44a2b372
 def speech_basis()->np.ndarray: # (7,68,3) px for one unit of each articulator
     "How each articulator moves the points of the mean face."
     x = np.clip((MEAN_FACE[:,0]-MIDDLE)/19.5, -1, 1)*(np.arange(68) >= 48)      # -1 and 1 at the corners of the mouth
@@ -215,8 +220,8 @@ def speech_basis()->np.ndarray: # (7,68,3) px for one unit of each articulator
         (-1.6*x, 12*lower - .8*upper + 12*chin + 2.2*corners, -4*chin - 3*lower),     # jaw
         (still, 3*lower - 2*upper, still),                                             # lips: part without the jaw
         (3.2*x, .3*upper - .5*lower - 1.2*corners, -2*np.abs(x)),                      # wide
-        (-7.5*x, 1.2*lower - .8*upper, 7*mouth*(1-.5*np.abs(x))),                      # round: narrow and forward
-        (still, -1.2*upper - inner_lower - 2.6*outer_lower, -5*lower),                 # tuck: the lower lip under the teeth
+        (-7.5*x, .7*outer_lower - .6*outer_upper, 7*mouth*(1-.5*np.abs(x))),            # round: narrow and forward
+        (still, -.6*upper - 3*inner_lower - 3.6*outer_lower, -5*lower),                # tuck: the lower lip under the teeth
         (still, outer_upper + upper - 1.3*outer_lower - 4.5*lower - 1.5*chin, still),  # press: the lips close and thin
         (still, still, still))])                                                       # tongue
 SPEECH_BASIS = speech_basis()
@@ -255,11 +260,12 @@ def rotate(
     x, y = x*np.cos(roll) - y*np.sin(roll), y*np.cos(roll) + x*np.sin(roll)
     return np.stack([x, y, z], -1) + PIVOT + np.pad(pose[:,None,3:], ((0,0),(0,0),(0,1)))
 
-# %% ../nbs/04_puppet.ipynb #f2363112
+# %% ../nbs/04_puppet.ipynb #83152db4
 HEIGHT = np.array([-61,-58,-50,-38,-23,-6,12,28,41,57,73,89,104,117,137])
 FRONT = np.array([-39,-34,-26,-17,-11,-8,-9,-11,-13,-9,-5,-2,0,1,-3.])             # depth of the middle of the face: forehead, cheeks, lips, not the nose
 BACK = np.array([-60,-95,-118,-135,-147,-152,-152,-150,-147,-140,-130,-120,-115,-110,-105.])   # and of the back of the head
 
+# %% ../nbs/04_puppet.ipynb #c3f0cc1f
 def silhouette(
     points, # (T,N,3) at the sides of the head
     pose, # (T,5)
@@ -274,7 +280,7 @@ def silhouette(
     angle = np.minimum(turn, np.arcsin(np.clip(np.abs(x)/half, 0, 1))) if side else turn
     return np.stack([MIDDLE + np.sign(x)*half*np.sin(angle), points[...,1], z + (front-z)*np.cos(angle)], -1)
 
-# %% ../nbs/04_puppet.ipynb #3b0755d8
+# %% ../nbs/04_puppet.ipynb #d3620d67
 def _split(a, b, c, d):
     "Cut pieces that run from (a,c) to (b,d), a <= b, wherever the first coordinate passes a whole number."
     low = np.floor(a)
@@ -285,6 +291,7 @@ def _split(a, b, c, d):
     length = np.where(b > a, b-a, 1)[i]
     return i, start, stop, c[i] + (d-c)[i]*(start-a[i])/length, c[i] + (d-c)[i]*np.where((b > a)[i], (stop-a[i])/length, 1)
 
+# %% ../nbs/04_puppet.ipynb #bc3016aa
 def _edges(polygon):
     "The edges of (T,N,2) corners: frame, direction, and both ends."
     p = np.asarray(polygon, float) + .5; q = np.roll(p, -1, 1)
@@ -316,7 +323,7 @@ def coverage(
     step = step[:-1].reshape(-1,height,width+1)[...,:width].astype(np.float32)
     return np.clip(np.abs(np.cumsum(step, 2)), 0, 1)
 
-# %% ../nbs/04_puppet.ipynb #fd9396e2
+# %% ../nbs/04_puppet.ipynb #383766dd
 @lru_cache
 def _spline(n, k, closed):
     "The matrix of a Catmull-Rom curve: n points -> k points for each stretch between them."
@@ -331,12 +338,13 @@ def _spline(n, k, closed):
     m[:,1] += 2*m[:,0]; m[:,2] -= m[:,0]; m[:,-2] += 2*m[:,-1]; m[:,-3] -= m[:,-1]
     return m[:,1:-1]
 
+# %% ../nbs/04_puppet.ipynb #9532b83c
 def curve(points, k:int=4, closed=False):
     "A smooth curve through `points` (...,N,2 or 3), k points a stretch."
     points = np.asarray(points, float)
     return np.einsum('ij,...jc->...ic', _spline(points.shape[-2], k, closed), points)
 
-# %% ../nbs/04_puppet.ipynb #36ebfd1d
+# %% ../nbs/04_puppet.ipynb #988caf15
 def ribbon(line, width):
     "The outline of a line (T,N,2) with a width in px, one number or (N,)."
     along = np.gradient(line, axis=1)
@@ -344,6 +352,7 @@ def ribbon(line, width):
     out = np.stack([-along[...,1], along[...,0]], -1)*(np.broadcast_to(np.asarray(width, float), line.shape[1])/2)[:,None]
     return np.concatenate([line+out, (line-out)[:,::-1]], 1)
 
+# %% ../nbs/04_puppet.ipynb #e067861c
 def ellipse(x, y, rx, ry, z=0, tilt=0, n:int=20):
     "Points (n,3) of an ellipse."
     t = 2*np.pi*np.arange(n)/n; a, b = rx*np.cos(t), ry*np.sin(t)
@@ -366,13 +375,14 @@ class Canvas:
         "Leave of a mask what lies within another."
         return Mask(y0, y1, x0, x1, alpha*within.alpha[:,y0-within.y0:y1-within.y0,x0-within.x0:x1-within.x0] if within else alpha)
 
-# %% ../nbs/04_puppet.ipynb #95933817
+# %% ../nbs/04_puppet.ipynb #bd5df4e2
 def _box(a, n, axis):
     "Means over n neighbours along an axis, where all n exist."
     a = np.moveaxis(a, axis, 1)
     c = np.cumsum(np.pad(a, ((0,0),(1,0),(0,0))), 1)
     return np.moveaxis((c[:,n:]-c[:,:-n])/np.float32(n), 1, axis)
 
+# %% ../nbs/04_puppet.ipynb #328d910b
 @patch
 def mask(self:Canvas,
     polygons, # (T,N,2) px, or a list: their union
@@ -405,7 +415,7 @@ def spot(self:Canvas,
     r2 = ((x*c + y*s)/np.float32(rx))**2 + ((y*c - x*s)/np.float32(ry))**2 if tilt else (x/np.float32(rx))**2 + (y/np.float32(ry))**2
     return self.inside(*win, np.maximum(1-r2, 0)**2, within)
 
-# %% ../nbs/04_puppet.ipynb #c7fefab4
+# %% ../nbs/04_puppet.ipynb #9a6fd6c1
 def _amount(mask, opacity):
     opacity = np.asarray(opacity, np.float32)
     return (mask.alpha*(opacity[:,None,None] if opacity.ndim else opacity))[:,None]
@@ -417,11 +427,13 @@ def paint(self:Canvas, mask, colour, opacity=1.):
     part += _amount(mask, opacity)*((colour if colour.ndim > 1 else colour[:,None,None]) - part)
     return mask
 
+# %% ../nbs/04_puppet.ipynb #d250292c
 @patch
 def shade(self:Canvas, mask, factor, opacity=1.):
     "Multiply by a colour: below 1 darkens, above 1 lights up."
     self.image[:,:,mask.y0:mask.y1,mask.x0:mask.x1] *= 1 + _amount(mask, opacity)*(np.asarray(factor, np.float32)-1)[:,None,None]
 
+# %% ../nbs/04_puppet.ipynb #d6c2c967
 @patch
 def fill(self:Canvas, polygons, colour, opacity=1., soft=0, within=None): return self.paint(self.mask(polygons, soft, within), colour, opacity)
 @patch
@@ -443,13 +455,14 @@ class Identity:
     @property
     def face(self): return shape_face(self.shape)
 
-# %% ../nbs/04_puppet.ipynb #e6f3e863
+# %% ../nbs/04_puppet.ipynb #47be4cbf
 SKIN = np.array([(248,217,197),(242,205,181),(238,196,168),(224,178,146),(206,158,124),(184,136,102),(158,112,82),(130,88,63),(102,68,49),(78,52,40)])/255
 HAIR = np.array([(30,24,22),(46,32,26),(72,48,34),(98,66,44),(136,98,62),(182,144,94),(212,182,132),(148,78,44),(122,116,114),(192,190,188)])/255
 IRIS = np.array([(64,40,24),(92,60,34),(122,92,50),(92,112,66),(86,120,140),(110,146,170),(110,118,124)])/255
 CLOTHES = np.array([(52,66,98),(120,44,48),(44,92,84),(196,180,150),(70,70,76),(150,96,120),(222,222,222),(64,104,152),(88,74,120),(176,120,60)])/255
 MANLY = {'wide jaw':.5,'high brows':-.6,'large eyes':-.4,'full upper lip':-.4,'full lower lip':-.2,'long nose':.2,'wide nose':.25,'arched brows':-.5,'pointed chin':-.4}
 
+# %% ../nbs/04_puppet.ipynb #88b2f943
 def _colours(r, male, age):
     "Skin, hair, iris, lips and make-up that go together."
     tone = r.uniform(0, len(SKIN)-1.001); i = int(tone); skin = SKIN[i]*(1-tone+i) + SKIN[i+1]*(tone-i)
@@ -461,7 +474,7 @@ def _colours(r, male, age):
     lips = (skin*(.68-.2*makeup) + rosy*(.32+.2*makeup))*[.97,.87,.87]
     return dark, skin, hair, IRIS[r.integers(0, 2 if dark else 7)], lips, makeup
 
-# %% ../nbs/04_puppet.ipynb #ac867240
+# %% ../nbs/04_puppet.ipynb #a08e567d
 def _style(r, male, dark):
     "Hair, beard and glasses."
     styles = 'short side short side buzz bald curly' if male else 'bob long fringe bun curly long bob'
@@ -469,6 +482,7 @@ def _style(r, male, dark):
     beard = str(r.choice(['none','stubble','moustache','goatee','full'], p=[.38,.27,.08,.12,.15])) if male else 'none'
     return style, beard, str(r.choice(['none','round','square'], p=[.68,.16,.16]))
 
+# %% ../nbs/04_puppet.ipynb #1c2bf39c
 @patch(cls_method=True)
 def random(cls:Identity, seed:int)->Identity:
     "A person who never lived; the same one for the same seed."
@@ -544,7 +558,7 @@ def skull(identity, thick=0, top=0):
     grow = thick + (top-thick)*_ramp(-SKULL[:,1], -10, 50)
     return np.c_[SKULL[:,:2]*[(face[16,0]-face[0,0])/112, 1] + out*grow[:,None] + [MIDDLE, 0], SKULL[:,2]]
 
-# %% ../nbs/04_puppet.ipynb #ce424f15
+# %% ../nbs/04_puppet.ipynb #17d42d1a
 HAIRSTYLES = dict(   # thickness at the sides and on top, how far down it hangs; the hairline: x from the middle, y
     short=(3,7,50, [(57,48),(55,30),(54,12),(49,-3),(38,-13),(20,-17),(0,-18)]), side=(4,9,52, [(57,48),(55,30),(54,10),(50,-4),(38,-13),(20,-16),(0,-17)]),
     buzz=(1,1.5,46, [(57,46),(55,28),(54,8),(51,-8),(40,-18),(20,-20),(0,-20)]), fringe=(6,9,60, [(58,70),(55,44),(53,24),(47,10),(34,7),(18,6),(0,6)]),
@@ -552,6 +566,7 @@ HAIRSTYLES = dict(   # thickness at the sides and on top, how far down it hangs;
     afro=(25,27,66, [(57,44),(56,28),(54,6),(49,-9),(38,-16),(20,-19),(0,-20)]), bun=(4,7,50, [(57,46),(55,30),(53,10),(48,-8),(37,-18),(20,-23),(0,-25)]),
     curly=(14,17,92, [(55,86),(56,50),(54,24),(50,3),(38,-6),(20,-11),(0,-12)]))
 
+# %% ../nbs/04_puppet.ipynb #3b56fb73
 def hair_lines(identity):
     "Inner edge (the hairline) and outer edge of the hair, both (N,3) from the left side over the top to the right; and how far it hangs."
     thick, top, hang, line = HAIRSTYLES[identity.style]
@@ -566,13 +581,14 @@ def hair_lines(identity):
     outer = np.concatenate([side*[-1,1,1] + [MIDDLE,0,0], crown, side[::-1] + [MIDDLE,0,0]])
     return np.c_[inner, 0*inner[:,0]], outer, hang
 
-# %% ../nbs/04_puppet.ipynb #fc4cea98
+# %% ../nbs/04_puppet.ipynb #601dcb8d
 def _curly(ring, size, n):
     "Give a ring (T,N,2) n bumps."
     along = np.gradient(ring, axis=1); along /= np.maximum(np.hypot(*np.moveaxis(along, -1, 0)), 1e-6)[...,None]
     length = np.r_[0, np.cumsum(np.hypot(*np.diff(ring[0], axis=0).T))]
     return ring + np.stack([along[...,1], -along[...,0]], -1)*(size*np.abs(np.sin(np.pi*n*length/length[-1])))[:,None]
 
+# %% ../nbs/04_puppet.ipynb #97db3712
 def paint_hair_behind(canvas, head):
     "The hair behind face and neck; without hair, the back of the skull."
     s, i = head.scale, head.identity
@@ -587,7 +603,7 @@ def paint_hair_behind(canvas, head):
     bun = canvas.fill(head.at(ellipse(MIDDLE, -74, 23, 19, -60)), i.hair*.75)
     canvas.paint(canvas.spot(head.at([(MIDDLE-5,-80,-60)])[:,0], 15*s, 11*s, within=bun), np.clip(i.hair*1.4+.03, 0, 1), .5)
 
-# %% ../nbs/04_puppet.ipynb #7c7f59bb
+# %% ../nbs/04_puppet.ipynb #c393f668
 def paint_body(canvas, head):
     "Neck, the shadow of the chin on it, and clothes."
     s, skin, clothes = head.scale, head.identity.skin*[.84,.78,.76], head.identity.clothes
@@ -601,6 +617,7 @@ def paint_body(canvas, head):
     canvas.shade(canvas.spot(still([(0,170)])[:,0], 80*s, 30*s, within=cloth), (.78,.78,.80))
     canvas.stroke(shirt[:,16:33], 4*s, clothes*.82, 1, .4*s)
 
+# %% ../nbs/04_puppet.ipynb #e4425211
 def paint_ears(canvas, head):
     "Ears; hair or the turned head may hide them."
     s, face, skin = head.scale, head.identity.face, head.identity.skin
@@ -642,7 +659,7 @@ def paint_complexion(canvas, head, face):
     for x, y in np.random.default_rng([i.seed, 8]).normal((0,66), (19,7), (34,2)) if i.freckles else ():
         canvas.paint(canvas.spot(at(MIDDLE+x, y, 8-abs(x)*.4), 1.2*s, within=face), i.skin*[.68,.5,.4], .45*i.freckles)
 
-# %% ../nbs/04_puppet.ipynb #67b166a1
+# %% ../nbs/04_puppet.ipynb #ced9ce62
 def paint_nose(canvas, head, face):
     "The nose: one side in the shade, light on its back and tip; and the folds beside it."
     s, i = head.scale, head.identity; f, skin = i.face, i.skin; tip, base = f[30], f[33]
@@ -656,6 +673,7 @@ def paint_nose(canvas, head, face):
     canvas.paint(canvas.spot(head.at([tip+[0,-1.5,0]])[:,0] + 2*s*head.light[:,:2]*[1,0], 4*s, 4.5*s), np.clip(skin*1.2+.07, 0, 1), .6)
     canvas.shade(canvas.spot(head.at([base+[0,6,-4]])[:,0], 14*s, 6.5*s, within=face), (.84,.75,.73), .5)
 
+# %% ../nbs/04_puppet.ipynb #d44d1c20
 def paint_nostrils(canvas, head, face):
     "The nose from below: its underside, nostrils, wings."
     s, f, skin = head.scale, head.identity.face, head.identity.skin; tip = f[30]
@@ -675,7 +693,7 @@ def paint_chin(canvas, head, face):
     canvas.shade(canvas.spot(chin, 19*s, 13*s, within=face), (1.2,1.17,1.15), .8)
     for corner in (1,2): canvas.shade(canvas.spot(lip[:,corner], 5.5*s, 4.5*s, within=face), (.76,.64,.62), .6)
 
-# %% ../nbs/04_puppet.ipynb #7059c296
+# %% ../nbs/04_puppet.ipynb #66a81295
 def paint_beard(canvas, head, face):
     "Stubble, or a beard along the jaw."
     s, i, full = head.scale, head.identity, head.identity.beard == 'full'
@@ -691,6 +709,7 @@ def paint_beard(canvas, head, face):
     hairs = [ribbon(np.concatenate([a:=low[:,[w]]*(1-u)+middle*u, a+(low[:,[w]]-middle)*.16], 1), 1.1*s) for w, u in zip(where, how)]
     canvas.fill(hairs[::2], np.clip(i.hair*1.5+.05, 0, 1), .3, within=beard); canvas.fill(hairs[1::2], colour*.6, .35, within=beard)
 
+# %% ../nbs/04_puppet.ipynb #a4fbb0b2
 def paint_moustache(canvas, head, face):
     "A moustache, and a goatee."
     s, i, p = head.scale, head.identity, head.points
@@ -735,7 +754,7 @@ def paint_mouth(canvas, head):
     canvas.stroke(inner_up, np.interp(np.arange(17), [0,4,12,16], [.5,1.3,1.3,.5])*s, lips*[.42,.3,.3], .85)
     canvas.stroke(inner_low, np.interp(np.arange(17), [0,4,12,16], [.5,.7,.7,.5])*s, lips*[.5,.36,.36], .5)
 
-# %% ../nbs/04_puppet.ipynb #fdf86bc0
+# %% ../nbs/04_puppet.ipynb #fcb7c970
 def paint_eyes(canvas, head, face):
     "Eyeballs, irises that look somewhere, and the shadow of the lids."
     s, i = head.scale, head.identity; xy = head.at(head.points)
@@ -752,6 +771,7 @@ def paint_eyes(canvas, head, face):
     canvas.fill(discs(1.15,-1.6,-1.7), (1,1,1), .95, within=eye)
     return lids
 
+# %% ../nbs/04_puppet.ipynb #f17856ed
 def paint_lids(canvas, head, face):
     "Around the eyes: fold, make-up, lashes; and in them the eyes."
     s, i = head.scale, head.identity; xy = head.at(head.points)
@@ -763,6 +783,7 @@ def paint_lids(canvas, head, face):
     canvas.fill([ribbon(u-[0,.4*s], w) for (u, _), w in zip(lids, (lash, lash[::-1]))], (.11,.08,.075), .9, within=face)
     canvas.fill([ribbon(lower+[0,.3*s], .8*s) for _, lower in lids], i.skin*[.42,.3,.29], .5, .3*s, face)
 
+# %% ../nbs/04_puppet.ipynb #04424f61
 def paint_brows(canvas, head, face):
     "Two tapered strokes."
     s, i = head.scale, head.identity
@@ -771,7 +792,7 @@ def paint_brows(canvas, head, face):
     canvas.fill([ribbon(line+[0,.6*s], width+1.4*s) for line in lines], colour, .35, s, face)
     canvas.fill([ribbon(line+[0,.4*s], .8*width) for line in lines], colour, .85, .4*s, face)
 
-# %% ../nbs/04_puppet.ipynb #978ed357
+# %% ../nbs/04_puppet.ipynb #813fbd5c
 def _strands(identity, line, edge, scale, hang):
     "Light and dark strands: two lists of ribbons."
     r, n, u = np.random.default_rng([identity.seed, 6]), line.shape[1], np.linspace(0, 1, 6)[:,None]
@@ -783,6 +804,7 @@ def _strands(identity, line, edge, scale, hang):
     along = [ribbon((line*(1-v)+edge*v)[:,part], scale) for v in (.2,.45,.7,.85) for part in (slice(0,20),slice(n-20,n))] if hang > 80 else []
     return across[::2]+along[::3], across[1::2]+along[1::3]+along[2::3]
 
+# %% ../nbs/04_puppet.ipynb #4916e2f3
 def paint_hair(canvas, head, face):
     "The hair in front, between hairline and crown."
     s, i, buzz = head.scale, head.identity, head.identity.style == 'buzz'
@@ -801,6 +823,7 @@ def paint_hair(canvas, head, face):
     for strands, colour in zip(_strands(i, line, edge, s, hang), (light, dark)):
         if strands: canvas.fill(strands, colour, .4, within=hair)
 
+# %% ../nbs/04_puppet.ipynb #56ae1135
 def paint_glasses(canvas, head):
     "Round or square frames with a reflection."
     s, f, round_ = head.scale, head.identity.face, head.identity.glasses == 'round'
@@ -815,7 +838,7 @@ def paint_glasses(canvas, head):
     for x, y, _ in eyes: canvas.fill(head.at([(x-9,y-5,8),(x-3,y-10,8),(x-1,y-8,8),(x-8,y-1,8)]), (1,1,1), .22, .8*s, glass)
     canvas.fill([ribbon(line, 1.7*s) for line in lines], (.09,.08,.09) if head.identity.seed%3 else (.36,.2,.11), .95)
 
-# %% ../nbs/04_puppet.ipynb #07dbc98f
+# %% ../nbs/04_puppet.ipynb #f85d57f0
 def paint_puppet(head, size, blobs=()):
     "All painters, from back to front: (T,3,size,size) in 0 ... 1."
     canvas = Canvas(len(head.pose), size)
@@ -828,6 +851,7 @@ def paint_puppet(head, size, blobs=()):
     paint_glasses(canvas, head)
     return canvas.image
 
+# %% ../nbs/04_puppet.ipynb #6b17120b
 def render(
     identity:Identity,
     points=None, # (T,68,3) canonical px, from `articulate`; None: at rest
@@ -851,18 +875,20 @@ def render(
         frames[now], landmarks[now] = (np.clip(image, 0, 1)*255 + .5).astype(np.uint8).transpose(0,2,3,1), head.landmarks
     return frames, landmarks
 
-# %% ../nbs/04_puppet.ipynb #6d06e4bb
+# %% ../nbs/04_puppet.ipynb #4986f1d1
 def _random(switch, seed, name):
     "The random numbers of one nuisance: None when its switch is off, its own seed when the switch is a number."
     if switch is False or switch is None: return None
     return np.random.default_rng([seed if switch is True else int(switch), *name.encode()])
 
+# %% ../nbs/04_puppet.ipynb #0f10e653
 def wander(r, T, size, slow=.12, fast=.55):
     "Smooth random curves (T,n) of the given sizes (n,): three sines each, `slow` to `fast` Hz."
     size = np.asarray(size, float)
     hertz, phase = r.uniform(slow, fast, (3,len(size))), r.uniform(0, 2*np.pi, (3,len(size)))
     return size*np.sin(2*np.pi*hertz*np.arange(T)[:,None,None]/FPS + phase).sum(1)/1.7
 
+# %% ../nbs/04_puppet.ipynb #7c5495b2
 def blink_track(r, T):
     "0 open ... 1 closed: a blink of about 0.2 s every few seconds."
     time, shut, now = (np.arange(T)+.5)/FPS, np.zeros(T), r.uniform(.4, 2.5)
@@ -871,6 +897,7 @@ def blink_track(r, T):
         now += r.uniform(1.6, 4.5)
     return shut
 
+# %% ../nbs/04_puppet.ipynb #c5408440
 def gaze_track(r, T):
     "Where the eyes look, px (T,2): still for a while, then a jump."
     look, t = np.zeros((T,2)), int(r.integers(5, 40))
@@ -901,7 +928,7 @@ def nuisance_tracks(
         blobs.append((centre + wander(b, T, [9,6]), radius, np.clip(colour, 0, 1)))
     return tracks | dict(blobs=blobs)
 
-# %% ../nbs/04_puppet.ipynb #4bac8164
+# %% ../nbs/04_puppet.ipynb #153c4661
 def speech_zone(identity)->list: # two polygons (N,3) of the head
     "The part of a head that speech can move: mouth and chin, and a band along the jaw."
     f, beard = identity.face, identity.beard
@@ -914,6 +941,7 @@ def speech_zone(identity)->list: # two polygons (N,3) of the head
     out = np.c_[(shut[:,:2]-[MIDDLE,90])/[50,47], 0*shut[:,0]]*(1.5+soft)
     return [mouth, np.concatenate([shut-out, (ajar+out)[::-1]])]
 
+# %% ../nbs/04_puppet.ipynb #995a0f94
 def speech_mask(head, size)->np.ndarray: # bool (T,size,size)
     "The pixels of a picture that speech can move."
     mouth, jaw = speech_zone(head.identity)

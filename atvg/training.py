@@ -226,7 +226,7 @@ def fit(self:Trainer, resume=False, progress=True, until=None):
     if key.stop: raise KeyboardInterrupt
     return self.average
 
-# %% ../nbs/11_training.ipynb #b767b045
+# %% ../nbs/11_training.ipynb #33619ab5
 @patch
 def one(self:Trainer, step, batch, log):
     "One step: learn, average, log; validate and save when it is time."
@@ -242,7 +242,7 @@ def one(self:Trainer, step, batch, log):
 @patch
 def judge(self:Trainer):
     "Validate the average; the best so far becomes `weights.safetensors`."
-    with torch.no_grad(): scores = self.validate(self.average)
+    with torch.no_grad(): scores = {k: float(v) for k, v in self.validate(self.average).items()}
     if self.best is None or scores['score'] > self.best:
         self.best = scores['score']
         record = dict(task=type(self).__name__, recipe=asdict(self.recipe), seed=self.seed, step=self.step_now, bfloat16=bool(self.bfloat16), validation=scores,

@@ -175,13 +175,13 @@ def test_pixels_and_points_move_together(scale, angle):
     at = np.array([[401.3, 298.6]])
     matrix = turned(scale, angle, [400, 300])
     crop = warp_image(dot((800, 600), *at[0], 6/scale), matrix)
-    assert np.abs(centre(crop)-transform_points(matrix, at)[0]).max() < .06
+    assert np.abs(centre(crop)-transform_points(matrix, at)[0]).max() < .03
 
 @pytest.mark.parametrize('scale', [.15, .3, .7, 1., 3.])
 def test_pasted_pixels_go_where_points_go(scale):
     matrix = turned(scale, -.2, [400, 300])
     pasted = paste_back(np.zeros((600, 800, 3), np.uint8), dot((128, 128), 60.3, 70.8, max(5, 4*scale)), matrix)
-    assert np.abs(centre(pasted)-transform_points(np.linalg.inv(matrix), [[60.3, 70.8]])[0]).max() < .06/min(scale, 1)
+    assert np.abs(centre(pasted)-transform_points(np.linalg.inv(matrix), [[60.3, 70.8]])[0]).max() < .03/min(scale, 1)
 
 def test_the_identity_changes_nothing(photo):
     crop = photo[:128, 180:308]
@@ -195,7 +195,8 @@ def test_a_crop_over_the_edge_repeats_it():
 def test_shrinking_averages():
     checker = (np.indices((1024, 1024)).sum(0)%2*255).astype(np.uint8)
     crop = warp_image(np.stack([checker]*3, -1), np.diag([.125, .125, 1]))
-    assert np.abs(crop.astype(int)-127).max() <= 2
+    # at the picture's own edge, which repeats, black and white need not balance
+    assert np.abs(crop[2:-2, 2:-2].astype(int)-127).max() <= 2
 
 # --- pasting into large pictures
 

@@ -1,15 +1,20 @@
 #!/usr/bin/env python3
 """Make atvg/samples/portrait.png, the face of nobody: the neutral faces of several people, one video each, averaged.
 
-    python tools/compose_portrait.py VIDEO VIDEO ... -o atvg/samples/portrait.png
+    python tools/compose_portrait.py GRID/s1/bbaf2n.mkv GRID/s4/swau8a.mkv GRID/others/*.mkv \\
+        --shares .8 1.2 1 .15 .7 -o atvg/samples/portrait.png
 
 The videos must show one person each, from the front, before a blue screen, as those of the GRID corpus do.
 Each person's most neutral frames are cut out of the blue, warped so that landmarks, outline of the head and
-hairline fall on those of the mean face, brought to common colours of skin and hair, and averaged with equal weight.
-Pullover and backdrop are painted.
+hairline fall on those of the mean face, brought to common colours of skin and hair, and averaged; the shares
+keep the result away from the person who is nearest to the mean. Pullover and backdrop are painted.
+Nothing is written if dlib's face recognition still takes the result for one of the people.
 """
 import argparse
+import importlib.util
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -30,13 +35,14 @@ SKIN, HAIR, NECK = (200, 156, 132), (82, 66, 54), (184, 140, 116)  # mean RGB in
 ROUND, ABOVE = np.deg2rad(np.arange(-40, 221, 13)), np.deg2rad(np.arange(50, 131, 10))  # rays: outline, hairline
 TEXT = {
     'Title': 'Portrait of nobody',
-    'Description': 'The average of the faces of five speakers of the GRID corpus, warped to their mean shape; pullover and '
-                   'backdrop are painted. It shows no living person. AI-generated portrait for talking-face demos.',
+    'Description': 'A face that nobody has: the weighted average, made by computer, of five speakers of the GRID corpus, warped to a '
+                   'common shape; pullover and backdrop are painted. It is the sample portrait of atvg, a talking-face generator.',
     'Source': 'The Grid Audio-Visual Speech Corpus, doi 10.5281/zenodo.3625687 (M. Cooke, J. Barker, S. Cunningham, X. Shao), CC BY 4.0; '
               'changes: frames of five speakers cut out, warped, recoloured, averaged, sharpened.',
     'Copyright': 'CC BY 4.0, https://creativecommons.org/licenses/by/4.0/',
     'Software': 'tools/compose_portrait.py',
 }
+SAME = .6  # distance below which dlib's network takes two faces for one person's
 GRID = np.stack(np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)), -1).astype(float)
 
 
@@ -197,9 +203,6 @@ def column(top, start, end):
     return [(MIDDLE + s*half*FACE, y) for s, half, y in ((-1, end, HEIGHT + 9), (-1, top, start), (1, top, start), (1, end, HEIGHT + 9))]
 
 
-def wavy(x, *waves): return sum(a*np.sin(f*x + p) for a, f, p in waves)
-
-
 def dress(picture, shape):
     "Paint a pullover over the lower end of a picture (H,W,3)."
     x, y = GRID[..., 0] - MIDDLE, GRID[..., 1]
@@ -211,7 +214,7 @@ def dress(picture, shape):
     cloth = above(np.where(np.abs(x) < half, collar, shoulder))
     depth = (y - collar).clip(0)
     shade = .72 + .28*np.exp(-((x + 60)/150)**2) - .12*(side/140)
-    shade += .05*wavy(x/40 + y/90, (1, 1.3, .4), (.6, 2.9, 1.7))
+    shade += .05*np.sin(x/31 + y/70 + .4)
     rib = (1 - (np.abs(x)/half).clip(0, 1)**6)*np.exp(-((depth - 8)/1.3)**2)
     shade -= .16*rib
     knit = np.random.default_rng(0).normal(0, 1, picture.shape[:2])
@@ -243,54 +246,82 @@ def backdrop():
     return BACKDROP[0]*(1 - far) + BACKDROP[1]*far
 
 
+def zones(shape, edge, line):
+    "Soft masks (H,W) of the parts of the picture, from landmarks, outline and hairline px."
+    y, hull = GRID[..., 1], np.concatenate([shape[:17], shape[26:16:-1]])
+    z = SimpleNamespace(face=area(hull, 3), inner=area((hull - hull.mean(0))*.85 + hull.mean(0), 4))
+    brows_eyes = [range(36, 42), range(42, 48), [*range(17, 22), 39], [*range(22, 27), 42]]
+    z.eyes = np.max([area(shape[part], 3) for part in brows_eyes], 0)
+    features = np.maximum(z.eyes, area(shape[48:60], 2))
+    z.forehead = area(np.concatenate([line, shape[[1, 15]]]), 4)
+    z.hair = blur(area(edge, 0)*(y < shape[0, 1]), 5)*(1 - z.forehead)
+    z.skin = np.maximum(z.face, z.forehead*(1 - z.hair))
+    z.below = blur((y > shape[4, 1])*(1 - area(shape[:17] + [0, 3], 0)), 4)
+    z.throat = z.below*area(column(.3, shape[4, 1], .3))
+    z.ears = np.maximum(area(ear(shape, -1)), area(ear(shape, 1)))
+    z.plain = np.maximum(np.max([z.skin, area(hull, 1), z.below], 0)*(1 - z.hair)*(1 - features), z.ears)
+    middle, upper = shape[27:31].mean(0), np.sin(ROUND) > -.25
+    scalp = (edge[upper] - middle)*np.where(np.sin(ROUND[upper]) > 0, 1.08, .93)[:, None] + middle
+    z.body = np.max([area(scalp, 2.5), area(hull, 1), z.ears, area(column(.4, shape[4, 1], .44))], 0)
+    return z
+
+
+def mix(heads, alphas, shares, short, bare, shape, z):
+    "Colour (H,W,3) and alpha (H,W) of the mixture of `heads` (P,H,W,3)."
+    heads = balance(heads, [(z.hair, HAIR), (z.skin + 1e-3*(1 - z.below), SKIN), (z.throat + 1e-3*z.below, NECK)])
+    # hair and skin are red before green before blue: what is not is light of the screen
+    heads = np.where(z.inner[..., None] > .5, heads, np.minimum.accumulate(heads, axis=-1))
+    few = np.where(z.forehead > .1, bare[:, None, None], 1)
+    few = np.where(GRID[..., 1] > shape[0, 1], short[:, None, None], few)
+    weights = agree(heads, np.maximum(z.face, z.hair), few, shares)
+    mean, alpha = (weights[..., None]*heads).sum(0), (weights*alphas).sum(0)
+    own = .5 + .5*np.maximum(z.eyes, z.hair)[..., None]  # the rest is averaged with its mirror image
+    mean = own*mean + (1 - own)*mean[:, ::-1]
+    crisp = np.maximum(z.face, z.hair)[..., None]
+    return even(crisp*sharpen(mean, heads) + (1 - crisp)*mean, z.plain), ((alpha - .15)/.75).clip(0, 1)*z.body
+
+
 def compose(people, shares):
     "The portrait uint8 (H,W,3) of everyone in `people`, pairs (frames, landmarks), mixed in `shares` (P,)."
     shares = np.asarray(shares, float)/sum(shares)
     shape = mean_shape([landmarks.mean(0) for _, landmarks in people], shares)
     heads = np.stack([cut_out(frame) for frames, _ in people for frame in frames])
     warped, edge, line, short, bare = warp(heads, np.concatenate([p for _, p in people]), shape)
-    fold = lambda x: x.reshape(len(people), -1, *x.shape[1:]).mean(1)
-    warped, short, bare = fold(warped), fold(short).round(), fold(bare).round()
-    alphas, colours = warped[..., 3].clip(0, 1), warped[..., :3]
+    each = lambda x: x.reshape(len(people), -1, *x.shape[1:]).mean(1)
+    warped = each(warped)
+    mean, alpha = mix(warped[..., :3], warped[..., 3].clip(0, 1), shares, each(short).round(), each(bare).round(), shape, zones(shape, edge, line))
+    picture = shade_neck(mean, shape)*alpha[..., None] + backdrop()*(1 - alpha[..., None])
+    return dress(picture, shape).clip(0, 255).round().astype(np.uint8)
 
-    corner = shape[4, 1]
-    hull = np.concatenate([shape[:17], shape[26:16:-1]])
-    face, inner = area(hull, 3), area((hull - hull.mean(0))*.85 + hull.mean(0), 4)[..., None]
-    features = np.max([area(shape[part], 2) for part in (range(48, 60), range(36, 42), range(42, 48), [*range(17, 22), 39], [*range(22, 27), 42])], 0)
-    front = area(np.concatenate([line, shape[[1, 15]]]), 4)
-    hair = blur(area(edge, 0)*(GRID[..., 1] < shape[0, 1]), 5)*(1 - front)
-    skin = np.maximum(face, front*(1 - hair))
-    below = blur((GRID[..., 1] > corner)*(1 - area(shape[:17] + [0, 3], 0)), 4)
-    neck = below*area(column(.3, corner, .3))
-    heads = balance(colours, [(hair, HAIR), (skin + 1e-3*(1 - below), SKIN), (neck + 1e-3*below, NECK)])
-    # hair and skin are red before green before blue: what is not is light of the screen
-    heads = inner*heads + (1 - inner)*np.minimum.accumulate(heads, axis=-1)
-    few = np.where(GRID[..., 1] > shape[0, 1], short[:, None, None], np.where(front > .1, bare[:, None, None], 1))
-    weights = agree(heads, np.maximum(face, hair), few, shares)
-    mean, alpha = (weights[..., None]*heads).sum(0), (weights*alphas).sum(0)
-    crisp = np.maximum(face, hair)[..., None]
-    eyes = area(shape[[17, 18, 19, 20, 21, 39, 40, 41, 36]], 3) + area(shape[[22, 23, 24, 25, 26, 45, 46, 47, 42]], 3)
-    own = .5 + .5*np.maximum(eyes, hair)[..., None]  # the rest is averaged with its mirror image
-    mean = own*mean + (1 - own)*mean[:, ::-1]
-    ears = np.maximum(area(ear(shape, -1)), area(ear(shape, 1)))
-    plain = np.max([skin, area(hull, 1), below], 0)*(1 - hair)*(1 - features)
-    plain = np.maximum(plain, ears)
-    mean = even(crisp*sharpen(mean, heads) + (1 - crisp)*mean, plain)
-    mean = shade_neck(mean, shape)
-    middle, upper = shape[27:31].mean(0), np.sin(ROUND) > -.25
-    scalp = area((edge[upper] - middle)*np.where(np.sin(ROUND[upper]) > 0, 1.08, .93)[:, None] + middle, 2.5)
-    keep = np.max([scalp, area(hull, 1), ears, area(column(.4, corner, .44), 1)], 0)
-    alpha = (((alpha - .15)/.75).clip(0, 1)*keep)[..., None]
-    picture = dress(mean*alpha + backdrop()*(1 - alpha), shape)
-    return picture.clip(0, 255).round().astype(np.uint8)
+
+def resemblance(image, people):
+    "Distances (P,) between the portrait and each person in dlib's face recognition."
+    import dlib
+    models = Path(importlib.util.find_spec('face_recognition_models').origin).parent/'models'
+    network = dlib.face_recognition_model_v1(str(models/'dlib_face_recognition_resnet_model_v1.dat'))
+    detect = DlibDetector()
+    predict = detect.models()[1]
+
+    def describe(picture):
+        box = dlib.rectangle(*[int(x) for x in detect(picture)[0].box])
+        return np.array(network.compute_face_descriptor(np.ascontiguousarray(picture), predict(picture, box)))
+    return np.array([np.linalg.norm(describe(image) - describe(frames[0])) for frames, _ in people])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('videos', nargs='+', metavar='VIDEO', help='one of each person')
     parser.add_argument('-o', '--output', required=True, metavar='PORTRAIT.png')
     parser.add_argument('--frames', type=int, default=3, metavar='N', help='frames averaged of each person (default: 3)')
+    parser.add_argument('--shares', type=float, nargs='+', metavar='S', help='of each person in the mixture (default: equal)')
     args = parser.parse_args()
+    shares = args.shares or [1]*len(args.videos)
+    if len(shares) != len(args.videos): parser.error('give one share for each video')
     people = [neutral_frames(video, args.frames) for video in args.videos]
-    image = compose(people)
+    image = compose(people, shares)
+    far = resemblance(image, people)
+    print('distance to each person:', *far.round(2))
+    if far.min() < SAME: sys.exit(f'{args.output} is not written: it resembles {args.videos[far.argmin()]}; give that person a smaller share.')
     text = PngImagePlugin.PngInfo()
     for key, value in TEXT.items(): text.add_text(key, value)
     with atomic_path(args.output) as path: Image.fromarray(image).save(path, format='PNG', optimize=True, pnginfo=text)
