@@ -74,7 +74,7 @@ def check_file(
     if not path.stat().st_size: raise InputError(f'{path} is empty (0 bytes); give a {what} with something in it.')
     return path
 
-# %% ../nbs/00_clip.ipynb #b1583963
+# %% ../nbs/00_clip.ipynb #339d09b1
 @contextmanager
 def atomic_path(
     path # the file to write
@@ -84,8 +84,9 @@ def atomic_path(
     folder = path.absolute().parent
     if path.is_dir(): raise InputError(f'{path} is a folder; name a file in it.')
     if not folder.is_dir(): raise InputError(f'{path}: the folder {folder} does not exist; make it first.')
-    if not os.access(folder, os.W_OK): raise InputError(f'{path}: the folder {folder} cannot be written to; choose another.')
     temporary = folder/f'.{path.stem}-{uuid4().hex[:8]}{path.suffix}'
+    try: temporary.touch() # the only test of a folder that never lies
+    except OSError: raise InputError(f'{path}: the folder {folder} cannot be written to; choose another.') from None
     try:
         yield temporary
         os.replace(temporary, path)

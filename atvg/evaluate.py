@@ -108,9 +108,10 @@ def six_coefficients(self:Reference,
     "The clip's landmarks as six coefficients can say them, on the portrait's face."
     return pca.apply(self.portrait_landmarks, pca.encode(self.clip.landmarks))
 
-# %% ../nbs/13_evaluate.ipynb #bd4bc056
+# %% ../nbs/13_evaluate.ipynb #99ec41fc
 ROWS = dict(audio='audio alone', static='static portrait', true='true landmarks', six='six-coefficient limit', noise='noise floor')
 
+# %% ../nbs/13_evaluate.ipynb #9e7f637c
 def score_clip(
     face, # anything with `generate` and `pca`, such as `atvg.talk.TalkingFace`
     clip, # `atvg.clip.Clip`
@@ -195,10 +196,11 @@ def cell(
     if isinstance(x, dict): return cell(x['mean']) + (f" ({cell(x['low'])} … {cell(x['high'])})" if x['low'] is not None else '')
     return '–' if x is None else str(x) if isinstance(x, int) else f'{x:.{2 if abs(x) >= 1 else 3}f}'
 
-# %% ../nbs/13_evaluate.ipynb #443e74ea
+# %% ../nbs/13_evaluate.ipynb #10fa8905
 SHOWN = dict(lmd='LMD, px', psnr='PSNR, dB', ssim='SSIM', lip_correlation='lip correlation', lip_lag='lag', sharpness='sharpness',
              flicker='flicker', identity='identity', misses='misses')
 
+# %% ../nbs/13_evaluate.ipynb #39c86844
 def score_table(
     rows:dict, # label -> score -> number or interval
     caption:str, # over the labels
@@ -231,7 +233,7 @@ def clip_by_clip(self:Scores,
     from IPython.display import Markdown
     return Markdown(score_table({clip['name']: clip['rows'][row] for clip in self['clips'] if clip['group'] == group}, f'{group}, {ROWS[row]}'))
 
-# %% ../nbs/13_evaluate.ipynb #22d0237d
+# %% ../nbs/13_evaluate.ipynb #7ad586b7
 def open_store(
     store, # path, or a store already
 ):
@@ -240,6 +242,7 @@ def open_store(
     from atvg.data import Store
     return Store(store)
 
+# %% ../nbs/13_evaluate.ipynb #bc3365ad
 def open_face(
     face, # a face already, or None
     weights=None, # a shipped preset, file or folder; None: the default of `TalkingFace.from_pretrained`

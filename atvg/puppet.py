@@ -804,7 +804,7 @@ def _strands(identity, line, edge, scale, hang):
     along = [ribbon((line*(1-v)+edge*v)[:,part], scale) for v in (.2,.45,.7,.85) for part in (slice(0,20),slice(n-20,n))] if hang > 80 else []
     return across[::2]+along[::3], across[1::2]+along[1::3]+along[2::3]
 
-# %% ../nbs/04_puppet.ipynb #4916e2f3
+# %% ../nbs/04_puppet.ipynb #9fa344df
 def paint_hair(canvas, head, face):
     "The hair in front, between hairline and crown."
     s, i, buzz = head.scale, head.identity, head.identity.style == 'buzz'
@@ -820,7 +820,7 @@ def paint_hair(canvas, head, face):
     light, dark = np.clip(i.hair*1.45+.03, 0, 1), i.hair*.6
     canvas.fill(np.concatenate([edge, (.75*edge+.25*line)[:,::-1]], 1), dark, .5, 4*s, hair)
     canvas.paint(canvas.spot(head.at([(MIDDLE-14,-34,-20)])[:,0], 36*s, 12*s, -.25, hair), light, .5)
-    for strands, colour in zip(_strands(i, line, edge, s, hang), (light, dark)):
+    for strands, colour in zip(_strands(i, line, edge, s, hang), (light, i.hair*.74)):
         if strands: canvas.fill(strands, colour, .4, within=hair)
 
 # %% ../nbs/04_puppet.ipynb #56ae1135
@@ -907,7 +907,7 @@ def gaze_track(r, T):
         t += n
     return look
 
-# %% ../nbs/04_puppet.ipynb #e0bf7339
+# %% ../nbs/04_puppet.ipynb #51e3942f
 def nuisance_tracks(
     T:int, # frames
     identity:Identity,
@@ -921,7 +921,7 @@ def nuisance_tracks(
     tracks['brows'] = .9 + wander(r['brows'], T, [.9])[:,0] if r['brows'] else np.zeros(T)
     tracks['sway'] = (wander(r['sway'], T, [3.5,2.2,1.6,1.5,1.2]) if r['sway'] else np.zeros((T,5))) + np.r_[pose, 0, 0]
     lamp, gain, blobs = np.zeros(3), np.zeros(3), []
-    if l := r['light']: lamp, gain = np.r_[l.uniform(-.3,.9), l.uniform(-.25,.2), 0] + wander(l, T, [.22,.1,0]), l.normal(0,.03,3) + wander(l, T, [.035])
+    if l := r['light']: lamp, gain = np.r_[l.uniform(-.3,.9), l.uniform(-.25,.2), 0] + wander(l, T, [.22,.1,0]), l.normal(0,.018,3) + wander(l, T, [.035])
     tracks['light'], tracks['gain'] = LAMP + np.broadcast_to(lamp, (T,3)), 1 + np.broadcast_to(gain, (T,3))
     for _ in range(6 if (b := r['background']) else 0):
         centre, radius, colour = b.uniform(-70, 200, 2), b.uniform(40, 110), identity.backdrop*b.uniform(.65,1.3) + b.uniform(-.07,.07,3)

@@ -137,12 +137,14 @@ def test_a_real_portrait_speaks(face, tmp_path):
     grid = Path(__file__).parents[2]/'shared/grid'
     if not grid.is_dir(): pytest.skip('needs ../shared/grid')
     from atvg.data import prepare_clip
-    from atvg.metrics import identity_distance
+    from atvg.metrics import identity_distance, redetect
     clip = prepare_clip(sorted((grid/'others').glob('*.mkv'))[0])
     at = mouth_openness(clip.landmarks).argmin()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         video = face.generate(clip.frames[at], SPEECH, portrait_landmarks=clip.landmarks[at])
-    assert np.mean(identity_distance(video.frames[::20], clip.frames[at])) < .5
+    seen, found = redetect(video.frames[::10])
+    assert found.all()
+    assert identity_distance(video.frames[::10], seen, clip.frames[at], clip.landmarks[at]) < .4
     mouth = video.frames[:, 84:116, 36:92].astype(float)
-    assert mouth.std(0).mean() > 3*video.frames[:, :20, :20].astype(float).std(0).mean()
+    assert mouth.std(0).mean() > 1.5*video.frames[:, :20, :20].astype(float).std(0).mean()

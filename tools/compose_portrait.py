@@ -299,8 +299,8 @@ def resemblance(image, people):
     import dlib
     models = Path(importlib.util.find_spec('face_recognition_models').origin).parent/'models'
     network = dlib.face_recognition_model_v1(str(models/'dlib_face_recognition_resnet_model_v1.dat'))
+    predict = dlib.shape_predictor(str(models/'shape_predictor_68_face_landmarks.dat'))
     detect = DlibDetector()
-    predict = detect.models()[1]
 
     def describe(picture):
         box = dlib.rectangle(*[int(x) for x in detect(picture)[0].box])
