@@ -6,7 +6,6 @@
 __all__ = ['pixel_weights', 'dynamic_pixel_loss', 'static_pixel_loss']
 
 # %% ../nbs/08_pixel_loss.ipynb #bc4c739b
-import torch
 from torch import Tensor
 
 # %% ../nbs/08_pixel_loss.ipynb #88bb8080
