@@ -4,7 +4,7 @@ import sys
 from importlib import import_module
 from importlib.metadata import requires, version
 
-IMPORTED_AS = {'scikit-image': 'skimage', 'pillow': 'PIL', 'dlib-bin': 'dlib'}
+IMPORTED_AS = {'ipython': 'IPython', 'scikit-image': 'skimage', 'pillow': 'PIL', 'dlib-bin': 'dlib'}
 DATA_ONLY = 'face-recognition-models'  # dlib's model files: read from its folder, never imported
 
 

@@ -149,7 +149,8 @@ def test_an_output_that_cannot_be_is_told_before_the_work(talk, tmp_path, capsys
 
 
 def test_a_locked_folder_is_told_before_the_work(talk, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('os.access', lambda *args: False)
+    def refuse(*args, **kwargs): raise PermissionError
+    monkeypatch.setattr('pathlib.Path.touch', refuse)
     assert main(['generate', 'face.jpg', 'speech.wav', '-o', str(tmp_path/'out.mp4')]) == 2
     assert 'cannot be written to' in capsys.readouterr().err and not talk.calls
 
