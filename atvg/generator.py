@@ -54,9 +54,9 @@ def landmark_encoder(
     "Two networks, $f_{lmark}$ in two parts: landmarks (N,136) to a grid (N,1,8,8), and the grid to (N,4w,8,8). Source: landmark rows of the supplement's table."
     return nn.Sequential(nn.Linear(136, 64), nn.ReLU(), nn.Unflatten(-1, (1, 8, 8))), conv_norm(1, 4*w)
 
-# %% ../nbs/07_generator.ipynb #4a9180b4
+# %% ../nbs/07_generator.ipynb #00bef497
 class ConvGRU(nn.Module):
-    "A gated recurrent unit whose products are dilated convolutions. Source: the paper's MMCRNN; its released weights start uniform in ±1/sqrt(hidden)."
+    "A gated recurrent unit whose products are dilated convolutions. Source: the paper's MMCRNN; starts uniform in ±1/sqrt(hidden), as released."
     def __init__(self,
         cin:int, # channels of the input
         hidden:int, # channels of the state
