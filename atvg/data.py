@@ -106,7 +106,7 @@ def part_of(name:str # speaker/sentence
     speaker, sentence = name.split('/')
     return 'test' if speaker == OTHERS else split_of(sentence)
 
-# %% ../nbs/05_data.ipynb #b7c4b345
+# %% ../nbs/05_data.ipynb #78a9471e
 class Store:
     "Prepared clips in a folder: `SPEAKER/SENTENCE.npz`, split by sentence."
     def __init__(self, path):
@@ -117,7 +117,7 @@ class Store:
         self.arrays = {}
     def __len__(self): return len(self.all)
     def __getitem__(self, name): return Clip.load(self.path/f'{name}.npz')
-    def __repr__(self): return f'Store({str(self.path)!r}): {len(self)} clips of {", ".join(self.speakers)}'
+    def __repr__(self): return f'Store({self.path.name!r}): {len(self)} clips of {", ".join(self.speakers)}'
 
 # %% ../nbs/05_data.ipynb #37c1907a
 from fastcore.basics import patch
