@@ -99,6 +99,11 @@ def evaluate(args):
     print(scores.table(), args.output, sep='\n')
 
 
+def import_official(args):
+    from atvg.official import import_official
+    print(import_official(args.atnet, args.vgnet, args.basis, args.mean, args.output))
+
+
 def check(args):
     from atvg.check import check
     return 0 if check() else 2
@@ -111,7 +116,7 @@ def build_parser():
     commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
 
     def command(run, help):
-        sub = commands.add_parser(run.__name__, help=help, description=f'{help[0].upper()}{help[1:]}.', argument_default=argparse.SUPPRESS)
+        sub = commands.add_parser(run.__name__.replace('_', '-'), help=help, description=f'{help[0].upper()}{help[1:]}.', argument_default=argparse.SUPPRESS)
         sub.set_defaults(run=run)
         return sub.add_argument
 
@@ -157,6 +162,13 @@ def build_parser():
     add('--limit', type=int, metavar='N', help='at most so many clips of each speaker')
     add('--seed', type=int, metavar='N', help='seed of the choice of clips and of the noise')
     add('--device', metavar='DEVICE', help='cpu, cuda, cuda:1 ...')
+
+    add = command(import_official, 'turn checkpoints of the released ATVGnet code into weights for --weights')
+    add('--atnet', metavar='FILE.pth', required=True, help='its AT-net, such as atnet_lstm_18.pth')
+    add('--vgnet', metavar='FILE.pth', required=True, help='its VG-net, such as generator_23.pth')
+    add('--basis', metavar='FILE.npy', required=True, help='the PCA basis they were trained with, such as U_lrw1.npy')
+    add('--mean', metavar='FILE.npy', required=True, help='its mean, such as mean_lrw1.npy')
+    add('-o', '--output', metavar='FOLDER', required=True, help='where the weights go')
 
     command(check, 'try every dependency and detector, and say how to mend what fails')
     return parser

@@ -54,14 +54,6 @@ DISCRIMINATOR_PRESETS = dict(
     small    = DiscriminatorConfig(width=16, features=128, hidden=128, layers=2),
     tiny     = DiscriminatorConfig(width=8, features=64, hidden=64, layers=1))
 
-# %% ../nbs/09_discriminator.ipynb #4d21cfe9
-@patch(cls_method=True)
-def preset(cls:DiscriminatorConfig, name, # of `DISCRIMINATOR_PRESETS`
-           **changes): # fields to change
-    "The named configuration. Raises ValueError for an unknown name."
-    if name not in DISCRIMINATOR_PRESETS: raise ValueError(f'no discriminator preset {name!r}; choose one of {", ".join(DISCRIMINATOR_PRESETS)}')
-    return replace(DISCRIMINATOR_PRESETS[name], **changes)
-
 # %% ../nbs/09_discriminator.ipynb #556aaa88
 class Discriminator(nn.Module):
     "Judges a sequence of frames and regresses the landmarks of each. Source: the paper's regression-based discriminator, sizes from the supplement's table."

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROTOCOL', 'ROWS', 'SHOWN', 'Reference', 'ratio', 'score_clip', 'choose', 'summarise', 'plain', 'code_version',
-           'Scores', 'cell', 'score_table', 'open_store', 'open_face', 'score_names', 'evaluate']
+           'Scores', 'cell', 'score_table', 'open_store', 'open_face', 'score_names', 'fingerprint', 'evaluate',
+           'repeated', 'long_speech']
 
-# %% ../nbs/13_evaluate.ipynb #38923c7d
+# %% ../nbs/13_evaluate.ipynb #6652f682
 import json
 import shlex
 import subprocess
@@ -18,7 +19,7 @@ from zlib import crc32
 import numpy as np
 from fastcore.basics import patch
 
-from .clip import SAMPLE_RATE, InputError, atomic_path
+from .clip import SAMPLE_RATE, Clip, InputError, atomic_path
 from .metrics import bootstrap, flicker, identity_distance, lip_correlation, lip_gap, lmd, mouth_box, noisy_frames, psnr, redetect
 from .metrics import sharpness, ssim
 
@@ -272,7 +273,16 @@ def score_names(
         return dict(name=name, speaker=speaker, group=group, **plain(scores))
     return [scored(name) for name in tqdm(names, 'clips', disable=not progress)]
 
-# %% ../nbs/13_evaluate.ipynb #193e808d
+# %% ../nbs/13_evaluate.ipynb #abd499b1
+def fingerprint(
+    face, # with `atnet` and `generator`, or anything else
+)->str: # eight hexadecimal digits; None for a face without networks
+    "The crc32 of all weights of a face."
+    nets = [getattr(face, name, None) for name in ('atnet', 'generator')]
+    if None in nets: return None
+    return f"{crc32(b''.join(v.cpu().contiguous().numpy().tobytes() for net in nets for v in net.state_dict().values())):08x}"
+
+# %% ../nbs/13_evaluate.ipynb #134f489d
 def evaluate(
     store, # `atvg.data.Store`, its path, or anything with names(split, speakers) and store[name]
     face=None, # anything with `generate` and `pca`; None: the face of `weights`
@@ -291,9 +301,33 @@ def evaluate(
     store, face = open_store(store), open_face(face, weights, device)
     if seen is None: seen = getattr(face, 'speakers', None)
     clips = score_names(store, choose(store, split, speakers, limit, seed), face, seen, detector, seed, progress)
-    settings = dict(split=split, speakers=speakers, seen=seen, limit=limit, seed=seed, detector=str(detector), weights=str(weights or getattr(face, 'name', None)))
+    settings = dict(split=split, speakers=speakers, seen=seen, limit=limit, seed=seed, detector=str(detector), weights=str(weights or getattr(face, 'name', None)),
+                    fingerprint=fingerprint(face))
     groups = {group: summarise([clip for clip in clips if clip['group'] == group]) for group in sorted({clip['group'] for clip in clips})}
     command = command or shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     scores = Scores(protocol=PROTOCOL, command=command, code=code_version(), settings=plain(settings), groups=plain(groups), clips=clips)
     if output is not None: scores.save(output)
     return scores
+
+# %% ../nbs/13_evaluate.ipynb #82945e28
+def repeated(
+    clip, # `atvg.clip.Clip`
+    times:int, # how often
+): # `Clip` of `times` its length
+    "A clip that is said again and again."
+    again = lambda x: np.concatenate([x]*times)
+    return Clip(again(clip.frames), again(clip.landmarks), again(clip.audio))
+
+# %% ../nbs/13_evaluate.ipynb #aab56460
+def long_speech(
+    face, # `hear` and `draw` as `atvg.talk.TalkingFace` has them
+    clip, # `atvg.clip.Clip`
+    times:int=5, # how often it is said, without a pause
+    first:int=16, # frames of each repetition that are scored
+)->dict: # lmd px, psnr dB: each (times, first)
+    "Errors of both stages in the first frames of every repetition of a clip, the state carried throughout."
+    long, closed = repeated(clip, times), int(np.argmin(lip_gap(clip.landmarks)))
+    portrait, points = clip.frames[closed], clip.landmarks[closed]
+    heard, drawn = face.hear(long.audio, points), face.draw(portrait, points, long.landmarks)[0]
+    def by_frame(score, made, true): return np.array([[score(made[a:a+1], true[a:a+1]) for a in range(r*len(clip), r*len(clip)+first)] for r in range(times)])
+    return dict(lmd=by_frame(lmd, heard, long.landmarks), psnr=by_frame(psnr, drawn, long.frames))

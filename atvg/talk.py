@@ -54,7 +54,7 @@ class TalkingFace:
     def speakers(self): "Who was seen in training."; return sorted(self.record['vgnet']['data']) if self.record else None
     def __repr__(self): return f'TalkingFace({self.name!r}, on {self.device})'
 
-# %% ../nbs/12_talk.ipynb #a5bae773
+# %% ../nbs/12_talk.ipynb #5ba76e72
 PRETRAINED = SAMPLES.parent/'pretrained'
 
 @patch(cls_method=True)
@@ -62,15 +62,13 @@ def from_pretrained(cls:TalkingFace, weights='small', # name of a shipped preset
                     device='cpu', detector=None # name or callable; None: the one the weights were trained with
                    ):
     "Load trained networks. Raises `InputError` where there are none."
-    from atvg.pca import LandmarkPCA
     from atvg.training import Units, load_weights
     folder = PRETRAINED/str(weights) if (PRETRAINED/str(weights)).is_dir() else Path(weights)
     if not folder.is_dir(): raise InputError(f'{weights}: neither a shipped preset ({", ".join(sorted(p.name for p in PRETRAINED.iterdir()))}) nor a folder of weights; train some with `atvg train`.')
     atnet, heard, arrays = load_weights(folder/'atnet.safetensors'); generator, seen, _ = load_weights(folder/'vgnet.safetensors')
-    units = Units(LandmarkPCA.from_arrays(arrays), arrays['mfcc_mean'], arrays['mfcc_std'])
-    return cls(atnet, generator, units, str(weights), dict(atnet=heard, vgnet=seen), device, detector or heard.get('detector', 'dlib'))
+    return cls(atnet, generator, Units.from_arrays(arrays), str(weights), dict(atnet=heard, vgnet=seen), device, detector or heard.get('detector', 'dlib'))
 
-# %% ../nbs/12_talk.ipynb #2cc82fdd
+# %% ../nbs/12_talk.ipynb #fc48ad33
 @patch
 def hear(self:TalkingFace, speech, # (n,) 16 kHz
          portrait_landmarks, # (68,2) px
@@ -80,15 +78,15 @@ def hear(self:TalkingFace, speech, # (n,) 16 kHz
     "Landmarks of the portrait's face while it says `speech`."
     import torch
     from atvg.audio import audio_windows
-    windows, h = self.units.standardise(audio_windows(speech)), self.pca.encode(portrait_landmarks).astype(np.float32)
-    state, coefs, start = None, [], torch.from_numpy(h)[None].to(self.device)
+    windows, (h, own) = self.units.standardise(audio_windows(speech)), self.units.portrait(portrait_landmarks)
+    state, coefs, start = None, [], torch.from_numpy(np.asarray(h, np.float32))[None].to(self.device)
     with torch.no_grad():
         for at in range(0, len(windows), stretch):
             part, state = self.atnet.run(start, torch.from_numpy(windows[None, at:at + stretch]).to(self.device), state)
             coefs.append(part[0].float().cpu().numpy()); tell(min(1, (at + stretch)/len(windows)))
-    change = np.concatenate(coefs) - h
-    if smooth: change = _gaussian(change, smooth)
-    return uncross_lips(self.pca.apply(portrait_landmarks, h + gain*change, h))
+    coefs = np.concatenate(coefs)*(1 if self.units.gains is None else self.units.gains)
+    change = _gaussian(coefs - h, smooth) if smooth else coefs - h
+    return uncross_lips(self.pca.apply(own, h + gain*change, h))
 
 # %% ../nbs/12_talk.ipynb #25bdf694
 def _gaussian(x, sigma):
@@ -105,7 +103,7 @@ def uncross_lips(landmarks # (T,68,2) px
         for k in (upper, lower): out[crossed, k, 1] = middle[crossed]
     return out
 
-# %% ../nbs/12_talk.ipynb #0612524c
+# %% ../nbs/12_talk.ipynb #852e8edf
 @patch
 def draw(self:TalkingFace, portrait, # uint8 (128,128,3)
          portrait_landmarks, # (68,2) px
@@ -116,6 +114,7 @@ def draw(self:TalkingFace, portrait, # uint8 (128,128,3)
     from atvg.clip import to_frames
     from atvg.training import render
     frames, attention, motion, state = [], [], [], None
+    portrait_landmarks = self.units.portrait(portrait_landmarks)[1]
     for at in range(0, len(landmarks), stretch):
         out = render(self.generator, portrait, landmarks[at:at + stretch], portrait_landmarks, state); state = out.state
         frames.append(to_frames(out.frames[0]))

@@ -8,7 +8,7 @@ __all__ = ['ATNET_RECIPES', 'VGNET_RECIPES', 'KINDS', 'Units', 'fit_units', 'ATN
            'ATNetTrainer', 'predict_landmarks', 'read_log', 'VGNetTrainer', 'mouth_disc', 'paint_loss',
            'attention_hint', 'render', 'train_atnet', 'train_vgnet']
 
-# %% ../nbs/11_training.ipynb #054370f9
+# %% ../nbs/11_training.ipynb #1b1f26a7
 import copy, json, os, signal, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
-from .atnet import ATNet, ATNetConfig, coef_loss, mouth_weights, presets as ATNET_PRESETS
+from .atnet import ATNet, ATNetConfig, coef_loss, mouth_weights, ATNET_PRESETS
 from .audio import audio_windows
 from .clip import InputError, SIZE, atomic_path, to_frames, to_tensor
 from .data import Store, atnet_batch, smooth_landmarks, vgnet_batch
-from .discriminator import Discriminator, DiscriminatorConfig, discriminator_loss, generator_adversarial_loss, lip_mask
+from .discriminator import DISCRIMINATOR_PRESETS, Discriminator, discriminator_loss, generator_adversarial_loss, lip_mask
 from .generator import VGNET_PRESETS, VGNet, VGNetConfig, warp_portrait
 from .landmarks import mouth_openness
 from .metrics import lip_correlation, lmd, psnr, ssim
 from .pca import LandmarkPCA, normalise
 from .pixel_loss import dynamic_pixel_loss
 
-# %% ../nbs/11_training.ipynb #c3fbf4d8
+# %% ../nbs/11_training.ipynb #5df00b2d
 @dataclass
 class Units:
     "What turns landmarks and MFCC windows into a network's numbers: fitted on training clips, saved with AT-net."
@@ -35,9 +35,31 @@ class Units:
     mfcc_mean:np.ndarray # (12,)
     mfcc_std:np.ndarray # (12,)
 
+    gains:np.ndarray=None # (k,) factors on AT-net's coefficients; None: 1 (deviations table: coefficient gain)
+    constant:np.ndarray=None # (k,) coefficients that stand for every portrait; None: its own (deviations table: portrait's landmarks)
+
     def standardise(self, windows): # (...,28,12) MFCC
         "MFCC windows with the training mean 0 and deviation 1 in each coefficient."
         return ((windows - self.mfcc_mean)/self.mfcc_std).astype(np.float32)
+
+# %% ../nbs/11_training.ipynb #ee4efba3
+@patch
+def portrait(self:Units, landmarks # (68,2) px
+            )->tuple: # coefficients (k,) and landmarks (68,2) px
+    "What the networks are told of a portrait: its own coefficients and landmarks, unless a constant stands for everybody."
+    if self.constant is None: return self.pca.encode(landmarks), landmarks
+    return self.constant, self.pca.decode(self.constant)
+
+@patch
+def to_arrays(self:Units)->dict:
+    "Arrays by name, to be stored with AT-net's weights."
+    return {name: value for name, value in vars(self).items() if name != 'pca' and value is not None} | self.pca.to_arrays()
+
+@patch(cls_method=True)
+def from_arrays(cls:Units, arrays):
+    "The units that `to_arrays` wrote."
+    names = 'mfcc_mean mfcc_std gains constant'.split()
+    return cls(LandmarkPCA.from_arrays(arrays), **{name: arrays[name] for name in names if name in arrays})
 
 # %% ../nbs/11_training.ipynb #3937f171
 def fit_units(store, # Store
@@ -135,11 +157,12 @@ def bfloat16_pays(device='cpu', channels=64, side=32)->bool:
         return min(times)
     return seconds(True) < seconds(False)
 
-# %% ../nbs/11_training.ipynb #87b3c184
-def save_weights(path, net, record, arrays=None):
-    "Write a network's weights, its configuration, `record` (JSON-able) and named arrays into one safetensors file."
+# %% ../nbs/11_training.ipynb #ad922dbd
+def save_weights(path, net, record, arrays=None, half=True):
+    "Write a network's weights (matrices in half precision unless `half` is False), its configuration, `record` (JSON-able) and named arrays into one safetensors file."
     from safetensors.torch import save
-    tensors = {f'net.{k}': (v.half() if v.is_floating_point() and v.ndim > 1 else v).contiguous() for k, v in net.state_dict().items()}
+    stored = lambda v: v.half() if half and v.is_floating_point() and v.ndim > 1 else v
+    tensors = {f'net.{k}': stored(v).contiguous() for k, v in net.state_dict().items()}
     tensors |= {f'units.{k}': torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in (arrays or {}).items()}
     meta = dict(kind=type(net).__name__, config=json.dumps(asdict(net.config)), record=json.dumps(record))
     with atomic_path(path) as temporary: Path(temporary).write_bytes(save(tensors, meta))
@@ -259,7 +282,7 @@ def carried(state, carry, share, rng):
     n = zeros.shape[axis]; keep = torch.from_numpy(rng.random(n) < share).to(zeros); order = torch.from_numpy(rng.permutation(n)).to(zeros.device)
     return carry.index_select(axis, order)*keep.view([-1 if d == axis else 1 for d in range(zeros.ndim)])
 
-# %% ../nbs/11_training.ipynb #3145a800
+# %% ../nbs/11_training.ipynb #f8f9c111
 class ATNetTrainer(Trainer):
     "Trains AT-net on landmarks and sound."
     def build(self):
@@ -268,7 +291,7 @@ class ATNetTrainer(Trainer):
         self.optimisers = dict(atnet=torch.optim.AdamW(net.parameters(), self.recipe.lr, self.recipe.betas, weight_decay=self.recipe.weight_decay))
         self.weights = mouth_weights(self.units.pca.basis, self.units.pca.scale) if self.recipe.mouth else None
 
-    def arrays(self): return dict(mfcc_mean=self.units.mfcc_mean, mfcc_std=self.units.mfcc_std, **self.units.pca.to_arrays())
+    def arrays(self): return self.units.to_arrays()
 
     def batch(self, step):
         r = self.recipe
@@ -309,14 +332,14 @@ def read_log(out)->list[dict]:
     "The rows of a training's log."
     return [json.loads(l) for l in (Path(out)/'log.jsonl').read_text().splitlines()]
 
-# %% ../nbs/11_training.ipynb #66820661
+# %% ../nbs/11_training.ipynb #e5a832e8
 class VGNetTrainer(Trainer):
     "Trains VG-net against its discriminator, on pictures and true landmarks."
     def build(self):
         r = self.recipe; self.units = fit_units(self.store, self.train_names) if r.reduced else None
         layout = lambda net: net.to(self.device, memory_format=torch.channels_last)
         size = r.preset.split('-')[0]
-        self.nets = dict(vgnet=layout(VGNet(VGNET_PRESETS[r.preset])), discriminator=layout(Discriminator(DiscriminatorConfig.preset(size))))
+        self.nets = dict(vgnet=layout(VGNet(VGNET_PRESETS[r.preset])), discriminator=layout(Discriminator(DISCRIMINATOR_PRESETS[size])))
         self.optimisers = {k: torch.optim.Adam(n.parameters(), r.lr, r.betas) for k, n in self.nets.items()}
         self.mask = lip_mask(r.lip_weight, r.normalise_mask).to(self.device)
 
