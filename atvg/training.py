@@ -20,7 +20,7 @@ from .atnet import ATNet, ATNetConfig, coef_loss, mouth_weights, ATNET_PRESETS
 from .audio import audio_windows
 from .clip import InputError, SIZE, atomic_path, to_frames, to_tensor
 from .data import Store, atnet_batch, smooth_landmarks, vgnet_batch
-from .discriminator import DISCRIMINATOR_PRESETS, Discriminator, discriminator_loss, generator_adversarial_loss, lip_mask
+from .discriminator import DISCRIMINATOR_PRESETS, Discriminator, discriminator_loss, GeneratorLoss, generator_adversarial_loss, lip_mask
 from .generator import VGNET_PRESETS, VGNet, VGNetConfig, warp_portrait
 from .landmarks import mouth_openness
 from .metrics import lip_correlation, lmd, psnr, ssim
@@ -121,6 +121,7 @@ class VGNetRecipe:
     hint_weight:float=0. # of the hint where attention should look, see `attention_hint`
     validate_every:int=1000
     save_every:int=250
+    attention_weight:float=1. # of attention in a pixel's weight; 0 with beta=1: a plain absolute error
 
 VGNET_RECIPES = dict(
     paper=VGNetRecipe(), official=VGNetRecipe('official', normalise_mask=False, clip_grad=1e9),
@@ -400,23 +401,29 @@ def paint(self:VGNetTrainer, out, batch):
     return paint_loss(out.motion, batch['frames'], moved, mouth_disc(batch['landmarks'])), attention_hint(out.attention, out.motion, batch['frames'], moved)
 
 @patch
+def play(self:VGNetTrainer, frames, batch):
+    "The discriminator learns from real and generated frames, then says what it thinks of the generated ones: its loss and `GeneratorLoss`."
+    d, p, points = self.nets['discriminator'], batch['portrait_landmarks'], batch['landmarks']
+    with self.autocast(): (real, real_points), (fake, fake_points) = d(batch['frames'], p), d(frames.detach(), p)
+    judge = discriminator_loss(real, fake, real_points, fake_points, points, self.mask).total
+    self.optimisers['discriminator'].zero_grad(); judge.backward(); self.optimisers['discriminator'].step()
+    d.requires_grad_(False)
+    with self.autocast(): fake, fake_points = d(frames, p)
+    d.requires_grad_(True)
+    return judge, generator_adversarial_loss(fake, fake_points, points, self.mask)
+
+@patch
 def step(self:VGNetTrainer, step, batch):
-    r, d = self.recipe, self.nets['discriminator']; p = batch['portrait_landmarks']
+    r, p = self.recipe, batch['portrait_landmarks']
     with self.autocast(): out = self.net(batch['portrait'], batch['seen'], p, self.start_state(len(p), step))
     self.carry = None if out.state is None else out.state.detach().float()
-    with self.autocast(): (real, real_points), (fake, fake_points) = d(batch['frames'], p), d(out.frames.detach(), p)
-    judge = discriminator_loss(real, fake, real_points, fake_points, batch['landmarks'], self.mask)
-    self.optimisers['discriminator'].zero_grad(); judge.total.backward(); self.optimisers['discriminator'].step()
-    d.requires_grad_(False)
-    with self.autocast(): fake, fake_points = d(out.frames, p)
-    d.requires_grad_(True)
-    fool = generator_adversarial_loss(fake, fake_points, batch['landmarks'], self.mask)
-    pixels = dynamic_pixel_loss(out.frames, batch['frames'], out.attention, r.beta)
+    judge, fool = self.play(out.frames, batch) if r.adversarial else (torch.zeros(()), GeneratorLoss(*torch.zeros(3)))
+    pixels = dynamic_pixel_loss(out.frames, batch['frames'], r.attention_weight*out.attention, r.beta)
     paint, hint = self.paint(out, batch) if r.paint_weight or r.hint_weight else (pixels.new_zeros(()),)*2
     total = r.pixel_weight*pixels + r.adversarial*fool.total + r.paint_weight*paint + r.hint_weight*hint
     self.optimisers['vgnet'].zero_grad(); total.backward()
     norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), r.clip_grad); self.optimisers['vgnet'].step()
-    row = dict(pixels=pixels, paint=paint, hint=hint, adversarial=fool.adversarial, landmarks=fool.landmarks, judge=judge.total, attention=out.attention.mean(), gradient=norm)
+    row = dict(pixels=pixels, paint=paint, hint=hint, adversarial=fool.adversarial, landmarks=fool.landmarks, judge=judge, attention=out.attention.mean(), gradient=norm)
     return {k: v.item() for k, v in row.items()}
 
 # %% ../nbs/11_training.ipynb #339f1e92
