@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'PREFIXES', 'GRU_NAMES', 'CONSTANT', 'GAINS', 'official_network', 'official_names', 'to_ours', 'fill',
-           'read_checkpoint', 'read_array', 'official_units', 'import_official']
+           'read_checkpoint', 'read_array', 'official_units', 'read_network', 'import_official']
 
 # %% ../nbs/14_official.ipynb #70d5d7ea
 import zlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .clip import InputError
+from .clip import InputError, atomic_path
 
 # %% ../nbs/14_official.ipynb #f05871d4
 KINDS = 'atnet', 'vgnet', 'discriminator'
@@ -71,7 +72,8 @@ def to_ours(
     "A released state dict under our names. InputError for anything that is not this network: other names, missing ones, other shapes."
     names, what = official_names(kind), f'this is no checkpoint of the released {kind}'
     if not hasattr(official_state_dict, 'items'): raise InputError(f'{what}: it is a {type(official_state_dict).__name__}, not a dict of names and arrays')
-    given = {str(k).removeprefix('module.'): v for k, v in official_state_dict.items()}
+    given = {name: torch.tensor(0) for name in names if name.endswith('num_batches_tracked')}
+    given |= {str(k).removeprefix('module.'): v for k, v in official_state_dict.items()}
     for label, wrong in (('lacks', names.keys() - given), ('has an unknown', given.keys() - names)):
         if wrong: raise InputError(f'{what}: it {label} {min(wrong)!r}; choose the kind that the file was saved from')
     ours = official_network(kind, 'meta').state_dict()
@@ -101,11 +103,12 @@ def read_checkpoint(
 )->dict: # names to tensors
     "The state dict in a PyTorch checkpoint, old or new format, read without running code. InputError for anything else."
     from pickle import UnpicklingError
-    remedy = 'give a state dict as `torch.save` writes it'
     if not Path(path).is_file(): raise InputError(f'{path}: no such file; give the path of a released checkpoint.')
     try: return torch.load(path, map_location='cpu', weights_only=True)
-    except UnpicklingError: raise InputError(f'{path} is no checkpoint, or holds more than numbers, which is never opened; {remedy}.') from None
-    except (RuntimeError, EOFError, ValueError, KeyError): raise InputError(f'{path} is not a PyTorch checkpoint or is damaged; {remedy}.') from None
+    except UnpicklingError: what = 'is no checkpoint, or holds more than numbers, which is never opened'
+    except PermissionError: what = 'may not be read'
+    except Exception: what = 'is not a PyTorch checkpoint or is damaged' # junk fails in a dozen ways inside
+    raise InputError(f'{path} {what}; give a state dict as `torch.save` writes it.')
 
 # %% ../nbs/14_official.ipynb #48452335
 def read_array(
@@ -115,8 +118,10 @@ def read_array(
     "The numbers in a NumPy file, read without running code. InputError for another kind of file or another size."
     if not Path(path).is_file(): raise InputError(f'{path}: no such file; give the path of a released array.')
     try: array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError): raise InputError(f'{path} is not a NumPy array of numbers; give a released .npy file.') from None
+    except Exception: raise InputError(f'{path} is not a NumPy array of numbers; give a released .npy file.') from None
+    if not isinstance(array, np.ndarray): raise InputError(f'{path} holds several arrays; give a released .npy file.')
     if array.size != size or not np.issubdtype(array.dtype, np.floating): raise InputError(f'{path} holds {array.dtype} of shape {array.shape}, not {size} fractions; were basis and mean exchanged?')
+    if not np.isfinite(array).all(): raise InputError(f'{path} holds nan or inf; it is damaged.')
     return array.astype(np.float32).reshape(-1)
 
 # %% ../nbs/14_official.ipynb #3ca411a0
@@ -135,6 +140,19 @@ def official_units(
     pca = LandmarkPCA(mean, U, np.ones(6, np.float32), np.full(6, np.nan, np.float32))
     return Units(pca, np.zeros(12, np.float32), np.ones(12, np.float32), GAINS, CONSTANT)
 
+# %% ../nbs/14_official.ipynb #54ca2659
+def read_network(
+    path, # of a released checkpoint (.pth)
+    kind:str, # 'atnet', 'vgnet' or 'discriminator'
+): # our network with those weights, in eval mode
+    "The released network in a checkpoint, under our names, float32. InputError, naming the file, for anything else."
+    state = read_checkpoint(path)
+    try: ours = to_ours(state, kind)
+    except InputError as error: raise InputError(f'{path}: {error}') from None
+    net = official_network(kind, 'meta')
+    net.load_state_dict({name: torch.as_tensor(x).to(net.state_dict()[name].dtype) for name, x in ours.items()}, assign=True)
+    return net
+
 # %% ../nbs/14_official.ipynb #c4d63e75
 def import_official(
     atnet, vgnet, # released checkpoints (.pth)
@@ -143,15 +161,15 @@ def import_official(
 )->Path: # the folder, for `TalkingFace.from_pretrained`
     "Turn released files into a folder of weights. InputError, and nothing written, for files that are not what they should be."
     from atvg.training import save_weights
-    units, out = official_units(read_array(basis, 136*136), read_array(mean, 136)), Path(out)
+    out, units = Path(out), official_units(read_array(basis, 136*136), read_array(mean, 136))
     if out.exists() and not out.is_dir(): raise InputError(f'{out} is a file; name a folder.')
-    nets = {}
-    for kind, path in dict(atnet=atnet, vgnet=vgnet).items():
-        try: ours = to_ours(read_checkpoint(path), kind)
-        except InputError as error: raise InputError(f'{path}: {error}' if str(path) not in str(error) else str(error)) from None
-        nets[kind] = official_network(kind, 'meta'); nets[kind].load_state_dict(ours, assign=True)
-    out.mkdir(parents=True, exist_ok=True)
-    for kind, path in dict(atnet=atnet, vgnet=vgnet).items():
-        record = dict(task='import', source=Path(path).name, detector='dlib', data={})
-        save_weights(out/f'{kind}.safetensors', nets[kind], record, units.to_arrays() if kind == 'atnet' else None, half=False)
+    paths = dict(atnet=atnet, vgnet=vgnet)
+    nets = {kind: read_network(path, kind) for kind, path in paths.items()}
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError: raise InputError(f'{out}: this folder cannot be made; choose another.') from None
+    with ExitStack() as both:
+        for kind, net in nets.items():
+            file = both.enter_context(atomic_path(out/f'{kind}.safetensors'))
+            record = dict(task='import', source=Path(paths[kind]).name, detector='dlib', data={})
+            save_weights(file, net, record, units.to_arrays() if kind == 'atnet' else None, half=False)
     return out
