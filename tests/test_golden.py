@@ -3,6 +3,7 @@ import io
 import json
 import pickle
 import re
+import shutil
 import struct
 from collections import OrderedDict
 from dataclasses import replace
@@ -26,6 +27,12 @@ def shapes(kind):
 
 def blank(kind):
     return {name: torch.empty(shape, device='meta') for name, shape in shapes(kind).items()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays(tmp_path):
+    yield
+    shutil.rmtree(tmp_path)  # pytest would keep gigabytes of weights
 
 
 @pytest.fixture(scope='module')
@@ -159,7 +166,8 @@ def files(weights, tmp_path_factory):
     torch.save(weights['vgnet'], folder/'vgnet.pth')
     np.save(folder/'basis.npy', np.linalg.qr(rng.normal(size=(136, 136)))[0])
     np.save(folder/'mean.npy', rng.normal(0, .3, 136))
-    return {name: folder/f'{name}.{"npy" if name in ("basis", "mean") else "pth"}' for name in ('atnet', 'vgnet', 'basis', 'mean')}
+    yield {name: folder/f'{name}.{"npy" if name in ("basis", "mean") else "pth"}' for name in ('atnet', 'vgnet', 'basis', 'mean')}
+    shutil.rmtree(folder)
 
 
 def command(files, out, **other):
