@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 METADATA := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test env dev export clean-nbs readme help
+.PHONY: demo test experiments env dev export clean-nbs readme help
 .DELETE_ON_ERROR:
 
 help:           ## this list
@@ -19,6 +19,12 @@ demo: env       ## a portrait and a recording become talking.mp4 and talking.png
 
 test: dev       ## every notebook, one test each, and everything in tests/
 	$(BIN)/python -m pytest
+
+experiments: dev  ## every stored result of the claims, from nothing; a second call goes on where the first was stopped
+	$(BIN)/atvg experiments
+
+lab: dev        ## the notebooks and demos in JupyterLab; as plain pages: its address with /voila/render
+	$(BIN)/jupyter lab $(LAB) nbs
 
 env: .venv/.installed      ## the environment: what a user needs
 dev: .venv/.installed-dev  ## the environment: with JupyterLab, nbdev, pytest and every extra

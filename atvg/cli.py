@@ -1,5 +1,6 @@
 """The command line. Each command loads what it needs when it runs, so that `atvg --help` answers at once."""
 import argparse
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -80,16 +81,29 @@ def prepare(args):
     from atvg.data import prepare
     done = prepare(args.sources, args.output, **given(args, 'workers', 'detector'))
     for reason in done['reasons']: print(f'atvg: left out: {reason}', file=sys.stderr)
-    print(f"{args.output}: {done['clips']} clips prepared ({done['frames']} frames), {done['skipped']} were there, {done['failed']} left out")
+    for note in done.get('notes', []): print(f'atvg: note: {note}', file=sys.stderr)
+    print(f"{args.output}: {done['clips']} clips prepared ({done['frames']} frames, {done['frames']/25:.1f} s), "
+          f"{done['skipped']} videos were there, {done['failed']} left out")
+    for kind, n in done.get('kinds', {}).items(): print(f'  {n} x {kind}')
+    if done['misses']: print(f"  {done['misses']} frames on which no face was found lie in gaps that were bridged")
     return 0 if done['clips'] + done['skipped'] else 2
+
+
+def download(args):
+    from atvg.data import download_grid
+    try: files = download_grid(args.output, args.speakers, **given(args, 'record'))
+    except KeyboardInterrupt: raise KeyboardInterrupt('; what has arrived is kept: the same command goes on from there') from None
+    print(*files, sep='\n')
+    print(f'next: atvg prepare {args.output} -o STORE')
 
 
 def train(args):
     from atvg import training
-    run = getattr(training, f'train_{args.network}')
-    try: run(args.data, args.out, **given(args, 'preset', 'steps', 'batch', 'seed', 'device', 'resume'))
+    run, options = getattr(training, f'train_{args.network}'), given(args, 'preset', 'steps', 'batch', 'seed', 'device', 'resume')
+    if hasattr(args, 'precision'): options['bfloat16'] = dict(auto=None, float32=False, bfloat16=True)[args.precision]
+    try: run(args.data, args.out, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt('; what was learnt is kept: go on with --resume') from None
-    print(Path(args.out)/'weights.safetensors')
+    if os.environ.get('RANK', '0') == '0': print(Path(args.out)/'weights.safetensors')  # the first of several processes speaks for all
 
 
 def evaluate(args):
@@ -97,6 +111,11 @@ def evaluate(args):
     from atvg.evaluate import evaluate
     scores = evaluate(args.data, output=args.output, **given(args, 'weights', 'split', 'limit', 'seed', 'device'))
     print(scores.table(), args.output, sep='\n')
+
+
+def experiments(args):
+    from atvg.experiments import run_experiments
+    for path in run_experiments(**given(args, 'root', 'output', 'only')): print(path)
 
 
 def import_official(args):
@@ -137,10 +156,16 @@ def build_parser():
     add('--seed', type=int, metavar='N', help='seed of whatever is random')
     add('--device', metavar='DEVICE', help='cpu, cuda, cuda:1 ...')
 
+    add = command(download, 'download speakers of a public corpus of speaking people')
+    add('corpus', choices=['grid'], help='grid: people who speak sentences of six words, CC BY 4.0 (see data/grid.md)')
+    add('--speakers', metavar='N-M', required=True, help='numbers of speakers, such as 1-4,7')
+    add('-o', '--output', metavar='FOLDER', required=True, help='where the archives go; what has arrived is kept')
+    add('--record', metavar='URL', help='the list of files, if not that of the public record')
+
     add = command(prepare, 'turn videos of speaking people into a store of clips to train on')
-    add('sources', metavar='VIDEO', nargs='+', help='video files, or folders of them; the name of a folder is that of its speaker')
+    add('sources', metavar='VIDEO', nargs='+', help='videos, or folders or archives (.zip, .tar) of them; the name of a folder is that of its speaker')
     add('-o', '--output', metavar='STORE', required=True, help='folder of the store; clips already in it are kept')
-    add('--workers', type=int, metavar='N', help='how many videos to prepare at once')
+    add('--workers', type=int, metavar='N', help='how many videos to prepare at once (default: one for each core)')
     add('--detector', metavar='NAME', help='dlib (the default) or face-alignment')
 
     add = command(train, 'train one of the two networks on a store of clips')
@@ -149,9 +174,10 @@ def build_parser():
     add('--out', metavar='FOLDER', required=True, help='where checkpoints, samples and the record go')
     add('--preset', metavar='NAME', help='size and settings: tiny, small, paper or official (vgnet also small-paper)')
     add('--steps', type=int, metavar='N', help='how many steps')
-    add('--batch', type=int, metavar='N', help='how many clips a step')
+    add('--batch', type=int, metavar='N', help='how many clips a step, over all processes')
     add('--seed', type=int, metavar='N', help='seed of the initial weights and of the order of the data')
     add('--device', metavar='DEVICE', help='cpu, cuda, cuda:1 ...')
+    add('--precision', choices=['auto', 'float32', 'bfloat16'], help='auto (the default) measures whether bfloat16 is faster on this machine')
     add('--resume', action='store_true', help='go on from the last checkpoint in FOLDER')
 
     add = command(evaluate, 'measure trained weights on the test sentences of a store, beside their baselines')
@@ -162,6 +188,11 @@ def build_parser():
     add('--limit', type=int, metavar='N', help='at most so many clips of each speaker')
     add('--seed', type=int, metavar='N', help='seed of the choice of clips and of the noise')
     add('--device', metavar='DEVICE', help='cpu, cuda, cuda:1 ...')
+
+    add = command(experiments, "make the stored results of the claims' experiments; what is complete is not made again")
+    add('only', metavar='NAME', nargs='*', help='which ones, such as claim1 (default: all)')
+    add('--root', metavar='FOLDER', help='where single runs and networks are kept (default: runs/experiments)')
+    add('-o', '--output', metavar='FOLDER', help='where the results go (default: data/results)')
 
     add = command(import_official, 'turn checkpoints of the released ATVGnet code into weights for --weights')
     add('--atnet', metavar='FILE.pth', required=True, help='its AT-net, such as atnet_lstm_18.pth')
