@@ -162,12 +162,6 @@ def build_parser():
     add('-o', '--output', metavar='FOLDER', required=True, help='where the archives go; what has arrived is kept')
     add('--record', metavar='URL', help='the list of files, if not that of the public record')
 
-    add = command(download, 'download speakers of a public corpus of speaking people')
-    add('corpus', choices=['grid'], help='grid: people who speak sentences of six words, CC BY 4.0 (see data/grid.md)')
-    add('--speakers', metavar='N-M', required=True, help='numbers of speakers, such as 1-4,7')
-    add('-o', '--output', metavar='FOLDER', required=True, help='where the archives go; what has arrived is kept')
-    add('--record', metavar='URL', help='the list of files, if not that of the public record')
-
     add = command(prepare, 'turn videos of speaking people into a store of clips to train on')
     add('sources', metavar='VIDEO', nargs='+', help='videos, or folders or archives (.zip, .tar) of them; the name of a folder is that of its speaker')
     add('-o', '--output', metavar='STORE', required=True, help='folder of the store; clips already in it are kept')
