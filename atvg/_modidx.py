@@ -302,6 +302,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'atvg.generator.conv_norm': ('generator.html#conv_norm', 'atvg/generator.py'),
                                 'atvg.generator.decoder': ('generator.html#decoder', 'atvg/generator.py'),
                                 'atvg.generator.displacement_head': ('generator.html#displacement_head', 'atvg/generator.py'),
+                                'atvg.generator.follow_field': ('generator.html#follow_field', 'atvg/generator.py'),
+                                'atvg.generator.follow_head': ('generator.html#follow_head', 'atvg/generator.py'),
                                 'atvg.generator.init_weights': ('generator.html#init_weights', 'atvg/generator.py'),
                                 'atvg.generator.landmark_encoder': ('generator.html#landmark_encoder', 'atvg/generator.py'),
                                 'atvg.generator.landmark_field': ('generator.html#landmark_field', 'atvg/generator.py'),

@@ -13,13 +13,14 @@ __all__ = ['DIGITS', 'GRID_WORDS', 'ARTICULATORS', 'VISEMES', 'ALIKE', 'LOOKS', 
            'paint_nose', 'paint_nostrils', 'paint_chin', 'paint_beard', 'paint_moustache', 'paint_mouth_inside',
            'paint_mouth', 'paint_eyes', 'paint_lids', 'paint_brows', 'paint_hair', 'paint_glasses', 'paint_puppet',
            'render', 'wander', 'blink_track', 'gaze_track', 'nuisance_tracks', 'speech_zone', 'speech_mask', 'spoken',
-           'follow', 'puppet_clip', 'landmark_checksum']
+           'follow', 'puppet_clip', 'landmark_checksum', 'sentence_code', 'puppet_store']
 
 # %% ../nbs/04_puppet.ipynb #57a165ff
 import colorsys, hashlib, inspect, json, re, subprocess, sys, unicodedata
 from collections import namedtuple
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .clip import Clip, FPS, InputError, SAMPLE_RATE, SAMPLES_PER_FRAME, SIZE
@@ -213,7 +214,7 @@ def _weights(**points):
 def speech_basis()->np.ndarray: # (7,68,3) px for one unit of each articulator
     "How each articulator moves the points of the mean face."
     x = np.clip((MEAN_FACE[:,0]-MIDDLE)/19.5, -1, 1)*(np.arange(68) >= 48)      # -1 and 1 at the corners of the mouth
-    upper, lower = _weights(p49=[.55,.95,1,.95,.55], p61=[.85,1,.85]), _weights(p55=[.6,.95,1,.95,.6], p65=[.85,1,.85])
+    upper, lower = _weights(p49=[.55,.95,1,.95,.55], p61=[.85,1,.85]), _weights(p55=[.68,.96,1,.96,.68], p65=[.92,1,.92])
     outer_upper, outer_lower, inner_lower = _weights(p49=[.5,1,1,1,.5]), _weights(p55=[.5,1,1,1,.5]), _weights(p65=[1,1,1])
     chin, mouth, corners, still = _weights(p4=[.14,.43,.75,.95,1,.95,.75,.43,.14]), _weights(p48=[1]*20), np.abs(x)**3, np.zeros(68)
     return np.stack([np.stack(motion, -1) for motion in (
@@ -237,7 +238,8 @@ def articulate(
     width = (face[54,0]-face[48,0])/39
     points = face + width*np.einsum('tk,kij->tij', np.atleast_2d(tracks), SPEECH_BASIS)
     cross = np.maximum(points[:,[61,62,63],1] - points[:,[67,66,65],1], 0)
-    for row, share in ([67,66,65], 1), ([59,57,55], .8), ([58,57,56], .2): points[:,row,1] += share*cross
+    points[:,[67,66,65],1] += cross
+    points[:,55:60,1] += .95*np.einsum('tc,ck->tk', cross, [[0,0,0,.5,.9],[0,.5,1,.5,0],[.9,.5,0,0,0]])
     shut = np.broadcast_to(blink, len(points))[:,None]
     for upper, lower in ([37,38], [41,40]), ([43,44], [47,46]):
         opening = points[:,lower,1] - points[:,upper,1]
@@ -261,7 +263,7 @@ def rotate(
     return np.stack([x, y, z], -1) + PIVOT + np.pad(pose[:,None,3:], ((0,0),(0,0),(0,1)))
 
 # %% ../nbs/04_puppet.ipynb #83152db4
-HEIGHT = np.array([-61,-58,-50,-38,-23,-6,12,28,41,57,73,89,104,117,137])
+HEIGHT = np.array([-53,-50,-43,-33,-20,-5,12,28,41,57,73,89,104,117,137])
 FRONT = np.array([-39,-34,-26,-17,-11,-8,-9,-11,-13,-9,-5,-2,0,1,-3.])             # depth of the middle of the face: forehead, cheeks, lips, not the nose
 BACK = np.array([-60,-95,-118,-135,-147,-152,-152,-150,-147,-140,-130,-120,-115,-110,-105.])   # and of the back of the head
 
@@ -456,7 +458,7 @@ class Identity:
     def face(self): return shape_face(self.shape)
 
 # %% ../nbs/04_puppet.ipynb #47be4cbf
-SKIN = np.array([(248,217,197),(242,205,181),(238,196,168),(224,178,146),(206,158,124),(184,136,102),(158,112,82),(130,88,63),(102,68,49),(78,52,40)])/255
+SKIN = np.array([(248,217,197),(242,205,181),(238,196,168),(224,178,146),(206,158,124),(184,136,102),(158,112,82),(136,93,67),(114,77,56),(94,64,49)])/255
 HAIR = np.array([(30,24,22),(46,32,26),(72,48,34),(98,66,44),(136,98,62),(182,144,94),(212,182,132),(148,78,44),(122,116,114),(192,190,188)])/255
 IRIS = np.array([(64,40,24),(92,60,34),(122,92,50),(92,112,66),(86,120,140),(110,146,170),(110,118,124)])/255
 CLOTHES = np.array([(52,66,98),(120,44,48),(44,92,84),(196,180,150),(70,70,76),(150,96,120),(222,222,222),(64,104,152),(88,74,120),(176,120,60)])/255
@@ -489,6 +491,7 @@ def random(cls:Identity, seed:int)->Identity:
     r = np.random.default_rng([seed, 3])
     male, age = r.random() < .5, float(r.beta(1.3, 2.1))
     shape = .75*np.clip(r.standard_normal(len(SHAPE_MODES)), -1.7, 1.7) + (1 if male else -1)*np.array([MANLY.get(name, 0) for name in SHAPE_MODES])
+    shape += np.array([dict(smile=.6, **{'tilted brows':-.5}).get(name, 0) for name in SHAPE_MODES])
     dark, skin, hair, iris, lips, makeup = _colours(r, male, age)
     style, beard, glasses = _style(r, male, dark)
     backdrop = np.array(colorsys.hsv_to_rgb(r.random(), r.uniform(.05,.32), r.uniform(.5,.85)))
@@ -510,12 +513,19 @@ class Head:
     tongue:np.ndarray=None # (T,)
     scale:float=1. # px of the picture for a canonical px
 
+    def __post_init__(self):
+        # turning is affine: where it takes the origin and three unit vectors says where it takes everything; worked out once, used for every layer
+        ends = np.broadcast_to(np.eye(4,3,-1), (len(self.pose),4,3))
+        self._views = [self._affine(ends), self._affine(rotate(ends, self.pose))]
+
+    def _affine(self, ends):
+        seen = np.einsum('tij,tnj->tni', self.camera[:,:,:2], ends[...,:2])
+        return seen[:,1:] - seen[:,:1], seen[:,:1] + self.camera[:,None,:,2]
+
     def at(self, points, moves=True):
         "Where (N,3) or (T,N,3) points of the head are in the picture: (T,N,2). `moves=False`: points that do not follow the head."
-        points = np.asarray(points, float)
-        points = np.broadcast_to(points, (len(self.pose), *points.shape[-2:]))
-        if moves: points = rotate(points, self.pose)
-        return np.einsum('tij,tnj->tni', self.camera[:,:,:2], points[...,:2]) + self.camera[:,None,:,2]
+        points, (turn, origin) = np.asarray(points, float), self._views[moves]
+        return np.einsum('tnj,tji->tni', np.broadcast_to(points, (len(turn), *points.shape[-2:])), turn) + origin
 
 # %% ../nbs/04_puppet.ipynb #f22092da
 @patch
@@ -547,8 +557,8 @@ def paint_backdrop(canvas, head, blobs):
         canvas.paint(canvas.spot(head.at(np.pad(centre, ((0,0),(0,1)))[:,None], moves=False)[:,0], radius*head.scale), colour, .8)
 
 # %% ../nbs/04_puppet.ipynb #22035110
-SKULL = np.array([(57.5,28,-58),(59,12,-57),(58.5,-6,-55),(55.5,-23,-51),(48.5,-38,-47),(36.5,-50,-43),(19,-58,-40),(0,-61,-39),
-    (-19,-58,-40),(-36.5,-50,-43),(-48.5,-38,-47),(-55.5,-23,-51),(-58.5,-6,-55),(-59,12,-57),(-57.5,28,-58)])
+SKULL = np.array([(57.5,28,-58),(59.5,12,-57),(59.5,-5,-55),(57,-20,-51),(50.5,-33,-47),(38.5,-43.5,-43),(20,-50.5,-40),(0,-53,-39),
+    (-20,-50.5,-40),(-38.5,-43.5,-43),(-50.5,-33,-47),(-57,-20,-51),(-59.5,-5,-55),(-59.5,12,-57),(-57.5,28,-58)])
 
 def skull(identity, thick=0, top=0):
     "The top of the head (15,3) from the right ear over the crown to the left ear, grown by hair."
@@ -600,8 +610,8 @@ def paint_hair_behind(canvas, head):
     if i.style in ('afro','curly'): ring = _curly(ring, 3*s, 44)
     canvas.fill(ring, i.skin*[.86,.77,.75] if bald else i.hair*.68)
     if i.style != 'bun': return
-    bun = canvas.fill(head.at(ellipse(MIDDLE, -74, 23, 19, -60)), i.hair*.75)
-    canvas.paint(canvas.spot(head.at([(MIDDLE-5,-80,-60)])[:,0], 15*s, 11*s, within=bun), np.clip(i.hair*1.4+.03, 0, 1), .5)
+    bun = canvas.fill(head.at(ellipse(MIDDLE, -66, 23, 18, -60)), i.hair*.75)
+    canvas.paint(canvas.spot(head.at([(MIDDLE-5,-72,-60)])[:,0], 15*s, 11*s, within=bun), np.clip(i.hair*1.4+.03, 0, 1), .5)
 
 # %% ../nbs/04_puppet.ipynb #c393f668
 def paint_body(canvas, head):
@@ -698,11 +708,11 @@ def paint_beard(canvas, head, face):
     "Stubble, or a beard along the jaw."
     s, i, full = head.scale, head.identity, head.identity.beard == 'full'
     if i.beard not in ('stubble','full'): return
-    f, colour, shift = i.face, i.hair*.75, np.array([(6,4,0),(13,2,2),(22,-2,6)])
+    f, colour, shift = i.face, i.hair*.52 + i.skin*np.array([.26,.18,.14])*full, np.array([(6,4,0),(13,2,2),(22,-2,6)])
     inner = [head.edge(f[1:4], shift=shift), head.at([f[48]+[-9,-8,-3], f[33]+[0,5,0], f[54]+[9,-8,-3]]), head.edge(f[13:16], shift=(shift*[-1,1,1])[::-1])]
     outline = np.concatenate([curve(head.jaw[:,1:16], 3)+[0,2*s*full], curve(np.concatenate(inner, 1), 3)[:,::-1]], 1)
     beard = canvas.mask(outline, (2.2 if full else 3.2)*s, None if full else face)
-    canvas.paint(beard, colour if full else i.skin*.38+colour*.45, .9 if full else .4)
+    canvas.paint(beard, colour if full else i.skin*.38+i.hair*.34, .8 if full else .4)
     if not full: return
     r = np.random.default_rng([i.seed, 9]); low, middle = curve(head.at(f[1:16])), head.at(f[[57]])
     where, how = (4+49*r.random(24)).astype(int), r.uniform(.15,.7,24)
@@ -714,10 +724,14 @@ def paint_moustache(canvas, head, face):
     "A moustache, and a goatee."
     s, i, p = head.scale, head.identity, head.points
     if i.beard not in ('moustache','goatee','full'): return
-    lip = np.stack([p[:,48]+[-3.5,1,0], p[:,48]*.55+p[:,31]*.45-[1,0,0], p[:,33]+[0,5,1], p[:,54]*.55+p[:,35]*.45+[1,0,0], p[:,54]+[3.5,1,0], p[:,53]+[1,-.8,0], p[:,51]-[0,.6,0], p[:,49]-[1,.8,0]], 1)
-    canvas.fill(curve(head.at(lip), 3, True), i.hair*.75, .9, .9*s)
-    tuft = np.stack([p[:,59]+[1,4.5,0], p[:,57]+[0,3,0], p[:,55]+[-1,4.5,0], p[:,9]-[2,2,0], p[:,8]-[0,2,0], p[:,7]+[2,-2,0]], 1)
-    if i.beard == 'goatee': canvas.fill(curve(head.at(tuft), 3, True), i.hair*.75, .88, 1.2*s)
+    colour, third = i.hair*.52 + i.skin*[.32,.25,.21], lambda lip, nose: .65*p[:,lip] + .35*p[:,nose]
+    lip = np.stack([p[:,48]+[-3,0,0], third(49,31)-[2,0,0], third(51,33)+[0,1,1], third(53,35)+[2,0,0], p[:,54]+[3,0,0], p[:,53]+[.5,-.6,0], p[:,51]-[0,.4,0], p[:,49]-[.5,.6,0]], 1)
+    canvas.fill(curve(head.at(lip), 3, True), colour, .62, 1.3*s)
+    if i.beard != 'goatee': return
+    top, low = p[:,57]+[0,5,0], p[:,8]-[0,3,0]
+    tuft = [top-[3,0,0], top, top+[3,0,0], (top+low)/2+[8,1,0], low+[6,0,0], low+[0,2,0], low-[6,0,0], (top+low)/2+[-8,1,0]]
+    canvas.fill(curve(head.at(np.stack(tuft, 1)), 3, True), colour, .5, 2*s)
+
 
 # %% ../nbs/04_puppet.ipynb #f51e129c
 def paint_mouth_inside(canvas, head, hole):
@@ -810,7 +824,7 @@ def paint_hair(canvas, head, face):
     s, i, buzz = head.scale, head.identity, head.identity.style == 'buzz'
     if i.style == 'bald': return
     inner, outer, hang = hair_lines(i)
-    half = np.maximum(np.interp(inner[:,1], [-61,-58,-50,-38,-23,-6,12,28,50], [1,19,36,48,55,58,59,57.5,56]), np.abs(inner[:,0]-MIDDLE))
+    half = np.maximum(np.interp(inner[:,1], [-53,-50,-43,-33,-20,-5,12,28,50], [1,20,38,50,56.5,59,59.5,57.5,56]), np.abs(inner[:,0]-MIDDLE))
     line, edge = curve(head.edge(inner, side=(half, np.full(len(half),-57.)))), curve(head.edge(outer))
     n, ragged = line.shape[1], dict(fringe=1.6, short=2.2, side=1, curly=2.6, afro=2).get(i.style, 0)
     line = line + np.array([0,s])*np.abs(np.random.default_rng([i.seed, 5]).normal(0, ragged, n))[:,None]
@@ -973,6 +987,7 @@ def puppet_clip(
     size:int=SIZE, # px of the square frames
     camera_noise=True, # like the switches of `nuisance_tracks`
     wide=False, # head and shoulders before a camera at rest, instead of the canonical crop
+    paint=True, # False: black frames, for those who only need sound and landmarks, ten times as fast
     **switches # of `nuisance_tracks`: blink, gaze, brows, sway, light, background, pose
 )->Clip: # truth: phonemes, mask (T,size,size) of pixels that speech moves, articulators (T,7), every nuisance's track
     "A puppet says a text: frames, exact landmarks, sound, and the truth about them."
@@ -981,15 +996,43 @@ def puppet_clip(
     speech = text if isinstance(text, Speech) else speak(grid_sentence(seed) if text is None else text, voice, pitch, speed)
     phonemes, audio = spoken(speech); T = len(audio)//SAMPLES_PER_FRAME
     mouth = articulation(phonemes, (np.arange(T)+.5)/FPS)*[*[i.effort]*4,1,1,1]
-    tracks = nuisance_tracks(T, i, seed, **switches)
-    points = articulate(i.face, mouth, tracks['blink'], tracks['brows'])
+    tracks = nuisance_tracks(T, i, seed, **switches); points = articulate(i.face, mouth, tracks['blink'], tracks['brows'])
     camera = np.broadcast_to(WIDE, (T,2,3)) if wide else follow(i, points, tracks['sway'])
-    frames, landmarks = render(i, points, tracks['sway'], camera, size, tracks['gaze'], tracks['light'], tracks['gain'], mouth[:,6], tracks.pop('blobs'), _random(camera_noise, seed, 'camera'))
-    mask = speech_mask(Head(i, points, tracks['sway'], zoomed(camera, size)), size)
-    truth = dict(text=speech.text, voice=speech.voice, phonemes=[list(p) for p in phonemes], mask=mask, articulators=mouth, **tracks)
+    head = Head(i, points, tracks['sway'], zoomed(camera, size), tongue=mouth[:,6])
+    shown = *(tracks[name] for name in ('gaze','light','gain')), head.tongue, tracks.pop('blobs'), _random(camera_noise, seed, 'camera')
+    frames, landmarks = render(i, points, tracks['sway'], camera, size, *shown) if paint else (np.zeros((T,size,size,3), np.uint8), head.landmarks.astype(np.float32))
+    truth = dict(text=speech.text, voice=speech.voice, phonemes=[list(p) for p in phonemes], mask=speech_mask(head, size), articulators=mouth, **tracks)
     return Clip(frames, landmarks, audio, truth=truth, info=dict(source='puppet', identity=i.seed, seed=seed, text=speech.text, voice=speech.voice))
 
 # %% ../nbs/04_puppet.ipynb #f661561f
 def landmark_checksum(clip):
     "A short fingerprint of a clip's landmarks, rounded to 0.1 px."
     return hashlib.sha256(np.round(clip.landmarks*10).astype('<i2').tobytes()).hexdigest()[:12]
+
+# %% ../nbs/04_puppet.ipynb #13a08d32
+def sentence_code(text:str)->str:
+    "GRID's short name of a sentence of its grammar: 'bin blue at F two now' is 'bbaf2n', zero is z."
+    *words, digit, adverb = text.split()
+    return ''.join(word[0].lower() for word in words) + ('z' if digit == 'zero' else str(DIGITS.index(digit))) + adverb[0]
+
+# %% ../nbs/04_puppet.ipynb #211c0013
+def puppet_store(
+    folder, # to fill with clips SPEAKER/CODE.npz, as `atvg.data.prepare` does with videos
+    identities, # seeds of `Identity.random`
+    sentences:int=4, # of each identity
+    seed:int=0, # which sentences and nuisances
+    speaker:str=None, # folder of all of them, such as 'others'; None: each identity its own, p000 ...
+    wanted=lambda code: True, # of `sentence_code`; which sentences may be said
+    **how # of `puppet_clip`
+)->list: # names speaker/code
+    "Puppets say sentences of GRID's grammar into a folder that `atvg.data.Store` reads; clips that are there already are kept."
+    names = []
+    for i in identities:
+        r, place, n = np.random.default_rng([seed, i, 7]), Path(folder)/(speaker or f'p{i:03d}'), len(names)
+        place.mkdir(parents=True, exist_ok=True)
+        while len(names) < n + sentences:
+            text, nuisances = grid_sentence(int(r.integers(2**31))), int(r.integers(2**31))
+            if not wanted(code := sentence_code(text)) or (name := f'{place.name}/{code}') in names: continue
+            if not (place/f'{code}.npz').exists(): puppet_clip(text, i, nuisances, **how).save(place/f'{code}.npz')
+            names.append(name)
+    return names
