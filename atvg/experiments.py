@@ -26,7 +26,7 @@ from .clip import Clip, FPS, InputError, SAMPLES_PER_FRAME, SIZE, atomic_path, t
 from .data import draw_names
 from .discriminator import DISCRIMINATOR_PRESETS, Discriminator, lip_mask
 from .evaluate import code_version, plain
-from .generator import ResBlock, VGNET_PRESETS, VGNet, conv_norm, up_norm
+from .generator import VGNET_PRESETS, VGNet
 from .landmarks import mouth_openness
 from .pca import normalise
 from .puppet import Head, Identity, articulate, articulation, follow, grid_sentence, speak, speech_mask, spoken, zoomed
@@ -37,11 +37,11 @@ from .training import ATNET_RECIPES, ATNetTrainer, Trainer, VGNetTrainer, fit_un
 def loudness_track(
     audio:np.ndarray, # (n,) 16 kHz
     smooth:float=2., # frames: deviation of the Gaussian that smooths it
-)->np.ndarray: # (T,) mean 0, deviation 1, before it is cut at ±2
+)->np.ndarray: # (T,) mean 0, deviation 1
     "Loudness over time, in its own deviations."
     from scipy.ndimage import gaussian_filter1d
-    x = gaussian_filter1d(loudness(audio).clip(-60), smooth)
-    return ((x - x.mean())/max(x.std(), 1e-9)).clip(-2, 2)
+    x = gaussian_filter1d(10**(.03*loudness(audio)), smooth)
+    return (x - x.mean())/max(x.std(), 1e-9)
 
 # %% ../nbs/15_experiments.ipynb #97a79d88
 def nuisance_track(
@@ -49,9 +49,10 @@ def nuisance_track(
     foreign:np.ndarray, # (m,) the sound of another sentence, repeated or cut to fit
     strength:float, # 0: follows the foreign sentence, 1: the clip's own
 )->np.ndarray: # (T,)
-    "A track whose correlation with the clip's loudness is about `strength`."
+    "A track of deviation 1 whose correlation with the clip's loudness is `strength`."
     own, other = loudness_track(audio), loudness_track(np.resize(foreign, len(audio)))
-    return strength*own + np.sqrt(1 - strength**2)*other
+    other = other - own*(own*other).mean()
+    return strength*own + np.sqrt(1 - strength**2)*other/max(other.std(), 1e-9)
 
 # %% ../nbs/15_experiments.ipynb #a9fc6911
 def held_puppet(
@@ -129,22 +130,17 @@ def nuisance_shelf(
     ids = [(person, 100*person + k) for person in range(people) for k in range(sentences)]
     return Shelf({f'{person}/{n}': nuisance_clip(person, n, yaw=turn(n) if yaw else 0., **nuisance) for person, n in ids})
 
-# %% ../nbs/15_experiments.ipynb #03fd0ef8
+# %% ../nbs/15_experiments.ipynb #1b79ca37
 class Painter(nn.Module):
     "A portrait and a code for each frame to frames: the portrait plus a painted change. Subclasses make the code with `encode`."
     def __init__(self,
-        width:int=8, # channels at 64x64, twice as many at each half of it
+        width:int=96, # numbers from which the change is painted
     ):
         super().__init__()
-        w = width
-        halves = [conv_norm(a*w, 2*a*w, stride=2) for a in (1, 2, 4)]
-        self.down = nn.ModuleList([conv_norm(3, w, 5, stride=2), *halves])
-        self.grid = nn.Sequential(nn.Unflatten(-1, (1, 8, 8)), conv_norm(1, 4*w))
-        self.fuse = nn.Sequential(conv_norm(12*w, 8*w), ResBlock(8*w, 0.))
-        self.up = nn.ModuleList([up_norm(a*w, b*w) for a, b in ((8, 4), (8, 2), (4, 1))])
-        self.head = nn.Conv2d(2*w, 3, 5, padding=2)
-        for p in self.head.parameters(): nn.init.zeros_(p)
-        self.to(memory_format=torch.channels_last)
+        self.look = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3*16*16, 64), nn.ReLU())
+        self.mix = dense(64 + 64, (width, width))
+        self.paint = nn.Linear(width, 3*64*64)
+        for p in self.paint.parameters(): nn.init.zeros_(p)
 
 # %% ../nbs/15_experiments.ipynb #6172d395
 @patch
@@ -154,19 +150,16 @@ def forward(self:Painter,
 )->torch.Tensor: # (B,T,3,128,128)
     "Frames: what is told changes the portrait."
     B, T = told.shape[:2]
-    each = lambda x: x[:, None].expand(B, T, *x.shape[1:]).flatten(0, 1)
-    skips = [portrait]
-    for layer in self.down: skips.append(layer(skips[-1]))
-    x = self.fuse(torch.cat([each(skips[-1]), self.grid(self.encode(told.flatten(0, 1)))], 1))
-    for layer, skip in zip(self.up, skips[-2:0:-1]): x = torch.cat([layer(x), each(skip)], 1)
-    change = nn.functional.interpolate(self.head(x), scale_factor=2, mode='bilinear')
+    who = self.look(portrait)[:, None].expand(-1, T, -1).flatten(0, 1)
+    change = self.paint(self.mix(torch.cat([who, self.encode(told.flatten(0, 1))], 1))).view(-1, 3, 64, 64)
+    change = nn.functional.interpolate(change, scale_factor=2, mode='bilinear')
     return portrait[:, None] + change.unflatten(0, (B, T))
 
 # %% ../nbs/15_experiments.ipynb #dad3086e
 class SoundPainter(Painter):
     "The direct network: told by audio windows (after Chung, Jamaludin & Zisserman, You said that?, 2017)."
     told = 'audio'
-    def __init__(self, width:int=8, hidden:int=192):
+    def __init__(self, width:int=96, hidden:int=192):
         super().__init__(width)
         self.convolutions = conv_stack((16, 32, 32), ((2, 2),)*3, (None,)*3)
         self.code = dense(flat_size(self.convolutions), (hidden, 64))
@@ -176,15 +169,14 @@ class SoundPainter(Painter):
 class LandmarkPainter(Painter):
     "The cascade's second stage: told by landmarks."
     told = 'points'
-    def __init__(self, width:int=8, hidden:int=128):
+    def __init__(self, width:int=96, hidden:int=192):
         super().__init__(width)
-        self.code = dense(2*136, (hidden, 64))
+        self.code = dense(6, (hidden, 64))
     def encode(self, points): return self.code(points)
 
-def landmark_code(portrait_landmarks, landmarks): # (68,2), (T,68,2) px
-    "What a `LandmarkPainter` is told: (T,272) float32."
-    own, now = normalise(portrait_landmarks).reshape(-1), normalise(landmarks).reshape(-1, 136)
-    return np.concatenate([8*(now - own), np.broadcast_to(own, now.shape)], 1)
+def landmark_code(units, portrait_landmarks, landmarks): # `Units`, (68,2), (T,68,2) px
+    "What a `LandmarkPainter` is told: the change of the six coefficients, float32 (T,6)."
+    return units.pca.encode(landmarks) - units.pca.encode(portrait_landmarks)
 
 # %% ../nbs/15_experiments.ipynb #3e8ce7de
 class ToTheEnd:
@@ -225,8 +217,8 @@ class DrawingTrainer(ToTheEnd, VGNetTrainer):
 @dataclass(frozen=True)
 class PainterRecipe:
     "How a `Painter` is trained."
-    steps:int=250; batch:int=8
-    lr:float=3e-3; betas:tuple=(.9, .99)
+    steps:int=300; batch:int=16
+    lr:float=2e-3; betas:tuple=(.9, .99)
     anneal:float=.5 # share of the steps after which the rate falls linearly to a twentieth
     mouth:float=12. # extra weight of the pixels at the mouth
     validate_every:int=10**9; save_every:int=100
@@ -243,7 +235,7 @@ class PainterTrainer(ToTheEnd, Trainer):
     def sample(self, name, rng):
         clip = self.store[name]; t, p = rng.integers(len(clip)), _portrait(clip, rng)
         return dict(portrait=clip.frames[p], frames=clip.frames[[t]], landmarks=normalise(clip.landmarks[[t]]).reshape(1, 136),
-                    audio=self.units.standardise(self.store.windows[name][[t]]), points=landmark_code(clip.landmarks[p], clip.landmarks[[t]]))
+                    audio=self.units.standardise(self.store.windows[name][[t]]), points=landmark_code(self.units, clip.landmarks[p], clip.landmarks[[t]]))
     def batch(self, step):
         rng = self.rng(step)
         rows = [self.sample(name, rng) for name in draw_names(self.train_names, rng, self.recipe.batch)]
@@ -297,11 +289,11 @@ class CascadeFace:
     def frames(self, portrait, portrait_landmarks, audio, landmarks=None):
         "Frames uint8 (T,128,128,3) of a portrait that says `audio`, or shows `landmarks` (T,68,2) px."
         if landmarks is None: landmarks = self.hear(portrait_landmarks, audio)
-        told = torch.from_numpy(landmark_code(portrait_landmarks, landmarks)).float()[None]
+        told = torch.from_numpy(landmark_code(self.units, portrait_landmarks, landmarks)).float()[None]
         with torch.no_grad(): return to_frames(self.painter(to_tensor(portrait)[None], told)[0])
 
 # %% ../nbs/15_experiments.ipynb #dda0ea4b
-SIZES = dict(people=8, sentences=2, yaw=20., steps=250, batch=8, at_steps=120, at_batch=8, at_window=30)
+SIZES = dict(people=4, sentences=4, yaw=0., steps=300, batch=16, at_steps=120, at_batch=8, at_window=30)
 
 def _learning(settings): return {k: settings[k] for k in (*SIZES, 'nuisance')}     # what a training depends on
 def _shelf(s): return nuisance_shelf(s['people'], s['sentences'], s['yaw'], **s['nuisance'])
