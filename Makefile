@@ -8,7 +8,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 METADATA := settings.ini setup.py pyproject.toml
 
-.PHONY: demo test experiments env dev export clean-nbs readme help
+.PHONY: demo test experiments lab env dev export clean-nbs readme help
 .DELETE_ON_ERROR:
 
 help:           ## this list
@@ -23,8 +23,9 @@ test: dev       ## every notebook, one test each, and everything in tests/
 experiments: dev  ## every stored result of the claims, from nothing; a second call goes on where the first was stopped
 	$(BIN)/atvg experiments
 
-lab: dev        ## the notebooks and demos in JupyterLab; as plain pages: its address with /voila/render
-	$(BIN)/jupyter lab $(LAB) nbs
+# JupyterLab drops messages over 10 MB unless told otherwise; the demos answer larger uploads themselves.
+lab: dev        ## the notebooks and demos in JupyterLab; under /voila at its address the demos as plain pages
+	$(BIN)/jupyter lab --ServerApp.tornado_settings='{"websocket_max_message_size": 134217728}' nbs
 
 env: .venv/.installed      ## the environment: what a user needs
 dev: .venv/.installed-dev  ## the environment: with JupyterLab, nbdev, pytest and every extra
