@@ -20,7 +20,7 @@ from atvg.training import ATNET_RECIPES, VGNET_RECIPES, ATNetTrainer, Processes,
 
 TRAINERS = dict(atnet=(ATNetTrainer, ATNET_RECIPES['tiny']), vgnet=(VGNetTrainer, VGNET_RECIPES['tiny']))
 SIZES = dict(atnet=dict(batch=2, window=8), vgnet=dict(batch=2, window=2))
-STEPS, MOST = 24, 60  # seconds that anything here may take before it counts as hanging
+STEPS, MOST = 24, 300  # seconds that anything here may take before it counts as hanging
 
 starter = multiprocessing.get_context('forkserver')
 starter.set_forkserver_preload(['atvg.training'])
@@ -139,7 +139,7 @@ def test_two_processes_equal_one(network, store, tmp_path):
     steps = dict(atnet=10, vgnet=2)[network]; options = dict(preset='tiny', steps=steps, batch=4, seed=3)
     command = ['-m', 'atvg.cli', 'train', network, '--data', str(store), '--out', str(tmp_path/'two'), '--precision', 'float32']
     launch = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-    done = subprocess.run([sys.executable, *launch, *command, *(f'--{k}={v}' for k, v in options.items())], capture_output=True, text=True, timeout=5*MOST,
+    done = subprocess.run([sys.executable, *launch, *command, *(f'--{k}={v}' for k, v in options.items())], capture_output=True, text=True, timeout=2*MOST,
                           env=os.environ | dict(ACCELERATE_USE_CPU='true', OMP_NUM_THREADS='1'))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('weights.safetensors') == 1, 'only the first process reports'
