@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['VGNET_PRESETS', 'conv_norm', 'up_norm', 'portrait_encoder', 'landmark_encoder', 'ConvGRU', 'attention_decoder',
-           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'landmark_field', 'stretch',
-           'clue_head', 'displacement_head', 'VGNetConfig', 'VGNet', 'init_weights', 'VGOutput']
+           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'landmark_field', 'follow_head',
+           'follow_field', 'stretch', 'clue_head', 'displacement_head', 'VGNetConfig', 'VGNet', 'init_weights',
+           'VGOutput']
 
 # %% ../nbs/07_generator.ipynb #5e7a4cbf
 from dataclasses import dataclass, replace
@@ -171,6 +172,24 @@ def landmark_field(
     field = (total[:, :, :2]/total[:, :, 2:].clamp_min(1e-30)).flatten(0, 1)
     return F.interpolate(field, size=(128, 128), mode='bilinear').unflatten(0, at.shape[:2])
 
+# %% ../nbs/07_generator.ipynb #f0110a02
+def follow_head(
+    grid:int=16, # side of the coarse field
+):
+    "Change of the landmarks (N,136) to a coarse displacement field (N,2,grid,grid), linear and without bias. Source: deviations table: warp."
+    return nn.Sequential(nn.Linear(136, 2*grid*grid, bias=False), nn.Unflatten(-1, (2, grid, grid)))
+
+# %% ../nbs/07_generator.ipynb #f0110a04
+def follow_field(
+    head, # `follow_head`
+    portrait_landmarks, # (B,136) half widths
+    landmarks, # (B,T,136) half widths
+):
+    "The displacement (B,T,2,128,128) of what has no landmarks, in half widths: float32. Source: deviations table: warp."
+    with torch.autocast(landmarks.device.type, enabled=False):
+        coarse = head((landmarks - portrait_landmarks[:, None]).float().flatten(0, 1))
+        return F.interpolate(coarse, size=(128, 128), mode='bicubic').unflatten(0, landmarks.shape[:2])
+
 # %% ../nbs/07_generator.ipynb #73cf8e6b
 def stretch(
     warp, # (B,T,2,H,W) in half widths
@@ -203,6 +222,7 @@ class VGNetConfig:
     warp:bool=False # beyond the paper: move the portrait before composing
     composition:bool=True # False: the motion is the frame, no attention over pixels (for the ablation)
     dropout:float=.5 # inside the residual blocks
+    follow:bool=False # with warp: a linear layer moves the rest of the head too
 
     def __post_init__(self):
         if self.recurrence not in ('time', 'batch', 'none'):
@@ -214,9 +234,9 @@ class VGNetConfig:
 VGNET_PRESETS = {
     'paper': VGNetConfig(),
     'official': VGNetConfig(recurrence='batch'),
-    'small': VGNetConfig(width=16, warp=True, dropout=0.),
+    'small': VGNetConfig(width=16, warp=True, dropout=0., follow=True),
     'small-paper': VGNetConfig(width=16, dropout=0.),
-    'tiny': VGNetConfig(width=4, blocks=2, warp=True, dropout=0.),
+    'tiny': VGNetConfig(width=4, blocks=2, warp=True, dropout=0., follow=True),
 }
 
 # %% ../nbs/07_generator.ipynb #c41208e8
@@ -239,6 +259,7 @@ class VGNet(nn.Module):
         self.fuse = conv_norm(16*w, 2*w)
         self.gru = ConvGRU(2*w, 8*w)
         if c.warp: self.warp_head, self.clue_head = displacement_head(w), clue_head(w)
+        if c.warp and c.follow: self.follow_head = follow_head()
         init_weights(self)
         self.to(memory_format=torch.channels_last) # without it a training step takes twice as long on a CPU
 
@@ -257,6 +278,7 @@ def init_weights(
         nn.init.zeros_(net.warp_head[-1].weight)
         nn.init.constant_(net.attention_head.bias, -3) # attention .05: begin with the moved portrait
         nn.init.zeros_(net.clue_head[-1].weight)
+    if hasattr(net, 'follow_head'): nn.init.zeros_(net.follow_head[0].weight)
     return net
 
 # %% ../nbs/07_generator.ipynb #bc826470
@@ -318,6 +340,7 @@ def render(self:VGNet,
         motion, attention = (y.unflatten(0, (-1, T)) for y in self.heads(x))
         return compose(attention, motion, portrait), attention, motion, None
     warp = landmark_field(portrait_landmarks, landmarks) + to_displacement(self.warp_head(merged)).unflatten(0, (-1, T))
+    if self.config.follow: warp = warp + follow_field(self.follow_head, portrait_landmarks, landmarks)
     moved = warp_portrait(portrait, warp)
     clues = torch.cat([moved, 8*warp, stretch(warp)], dim=2).flatten(0, 1)
     copy = F.pad(torch.atanh(.97*moved.clamp(-1, 1)), (0, 0, 0, 0, 0, 1)).flatten(0, 1) # a motion map that begins as the moved portrait
