@@ -100,7 +100,7 @@ class ATNetRecipe(Recipe):
 
 ATNET_RECIPES = dict(
     paper=ATNetRecipe(), official=ATNetRecipe(preset='official'),
-    small=ATNetRecipe('small', 1200, 24, 40, 5e-4, (.9, .98), .5, .8, .3, weight_decay=.02, mouth=True, velocity=1., validate_every=100, save_every=100),
+    small=ATNetRecipe('small', 1000, 24, 40, 5e-4, (.9, .98), .5, .8, .3, weight_decay=.02, mouth=True, velocity=1., validate_every=100, save_every=100),
     tiny=ATNetRecipe('tiny', 300, 8, 30, 2e-3, (.9, .98), .5, .5, .3, weight_decay=.02, mouth=True, velocity=1., validate_every=100, save_every=100))
 
 # %% ../nbs/11_training.ipynb #e6595999
@@ -124,7 +124,7 @@ class VGNetRecipe(Recipe):
 # %% ../nbs/11_training.ipynb #e4c1858e
 VGNET_RECIPES = dict(
     paper=VGNetRecipe(), official=VGNetRecipe('official', normalise_mask=False, clip_grad=1e9),
-    small=VGNetRecipe('small', 700, 4, 8, 1e-3, (.5, .99), .4, .7, .3, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=100),
+    small=VGNetRecipe('small', 1900, 5, 5, 6e-4, (.5, .99), .3, .7, .3, adversarial=.2, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=100),
     tiny=VGNetRecipe('tiny', 300, 2, 4, 1e-3, (.5, .99), .5, .5, .3, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=50))
 VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper')
 
