@@ -24,9 +24,9 @@ from atvg.training import ATNET_RECIPES, VGNET_RECIPES, Units, load_weights, pre
 
 MOST = dict(atnet=20, vgnet=12)  # clips of a group that are scored
 HELD_OUT = {'m3', 'm6', 'f2', 'f5'}  # variants of espeak's voice that no training puppet has
-CROWD = dict(atnet=dict(puppets=32, sentences=4, strangers=8), vgnet=dict(puppets=24, sentences=4, strangers=6))  # AT-net's is not painted
+CROWD = dict(atnet=dict(puppets=150, sentences=4, strangers=8), vgnet=dict(puppets=24, sentences=4, strangers=6))  # AT-net's is not painted
 BUDGET = dict(  # preset and what is changed in its recipe
-    atnet=('tiny', dict(steps=550, batch=12, window=40, vary=.8, anneal=.6, validate_every=275)),
+    atnet=('tiny', dict(steps=1500, batch=12, window=40, vary=.8, anneal=.6, validate_every=275)),
     vgnet=('tiny', dict(steps=300, validate_every=150)))
 
 
