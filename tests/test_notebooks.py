@@ -1,4 +1,5 @@
 """Every notebook runs from top to bottom, through nbdev's own runner, in a process of its own."""
+import os
 import re
 import subprocess
 import sys
@@ -17,8 +18,8 @@ sys.exit(not passed)
 
 
 def run(notebook):
-    "The exit code, and the failed cell with its traceback."
-    done = subprocess.run([sys.executable, '-c', RUN, notebook, ROOT], cwd=notebook.parent, capture_output=True, text=True)
+    "The exit code, and the failed cell with its traceback. One thread, so that small trainings give the same numbers on any number of cores."
+    done = subprocess.run([sys.executable, '-c', RUN, notebook, ROOT], cwd=notebook.parent, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
     return done.returncode, re.sub(r'\x1b\[[0-9;]*m', '', done.stderr).strip()
 
 
