@@ -160,6 +160,7 @@ class Desk:
                 ):
         self.controls, self.usable, self.busy, self.thread = controls, usable, False, None
         self.bar = w.FloatProgress(value=0, max=1, layout=w.Layout(width='140px', flex='0 0 auto'), tooltip='How far the present stage has come')
+        self.bar.layout.display = 'none'
         self.status = w.HTML(sentence('Ready.'), layout=w.Layout(flex='1 1 300px', min_width='0'))
         self.box = w.HBox([self.bar, self.status], layout=w.Layout(width='100%', align_items='center'))
 
@@ -179,7 +180,7 @@ def complain(self:Desk, error):
 def run(self:Desk, job):
     "Start a job, a function of `tell(stage, share)` that returns a closing sentence; ignored while another runs."
     if self.busy: return
-    self.busy = True; self.rest(True); self.bar.value = 0
+    self.busy = True; self.rest(True); self.bar.value = 0; self.bar.layout.display = ''
     self.thread = threading.Thread(target=self.work, args=(job,), daemon=True)
     self.thread.start()
 
@@ -187,9 +188,9 @@ def run(self:Desk, job):
 @patch
 def work(self:Desk, job):
     "What the job's thread does: the job, then its closing sentence or its complaint."
-    try: last = job(self.tell); self.bar.value = 1; outcome = lambda: self.say(last or 'Done.')
-    except Exception as error: self.bar.value = 0; failure = error; outcome = lambda: self.complain(failure)
-    self.busy = False; self.rest(False); outcome()
+    try: last = job(self.tell); outcome = lambda: self.say(last or 'Done.')
+    except Exception as error: failure = error; outcome = lambda: self.complain(failure)
+    self.bar.layout.display = 'none'; self.busy = False; self.rest(False); outcome()
 
 @patch
 def wait(self:Desk):
@@ -559,12 +560,12 @@ class TalkPage(Page):
         self.session, self.portrait, self.speech, self.noise = TalkSession(face), PortraitChooser(), SpeechChooser('text'), NoiseChooser()
         self.gain = slider('gain', 1, 0, 2.5, .05, 'Factor on the motion: 0 keeps the mouth still', continuous_update=False)
         self.smooth = slider('smoothing', 0, 0, 4, .25, 'Gaussian smoothing over time, in frames', continuous_update=False)
-        self.label = w.Checkbox(value=False, description='write "AI-generated" on the picture', indent=False, tooltip='The file says so in any case', layout=w.Layout(width='auto', margin='2px 2px 2px 116px'))
+        self.label = w.Checkbox(value=False, description='label it "AI-generated"', indent=False, tooltip='Write it on the picture; the file says so in any case', layout=w.Layout(width='auto', margin='2px 2px 2px 116px'))
         self.generate = press('Generate', 'Make the video', self.make, 'play', 'primary')
         self.name = w.Text(value='talking.mp4', description='file', tooltip='The name of the saved file', style=dict(description_width='40px'), layout=w.Layout(width='220px'))
         self.save = press('Save', 'Keep the video beside this notebook', self.keep, 'save')
-        self.face, self.board = Tile('portrait', 'The portrait as VG-net sees it, with its landmarks', 200), Tile('storyboard', 'Frames, motion, attention, landmarks, speech and lip gap over time', 640)
-        self.film = w.Video(value=b'', format='mp4', autoplay=True, loop=False, controls=True, width=320, layout=w.Layout(width='320px', max_width='100%'))
+        self.face, self.board = Tile('portrait', 'The portrait as VG-net sees it, with its landmarks', 128), Tile('storyboard', 'Frames, motion, attention, landmarks, speech and lip gap over time', 640)
+        self.film = w.Video(value=b'', format='mp4', autoplay=True, loop=False, controls=True, width=290, layout=w.Layout(width='290px', max_width='100%'))
         self.desk = Desk(*self.portrait.controls, *self.speech.controls, *self.noise.controls, self.gain, self.smooth, self.label, self.generate, self.name, self.save, usable=self.usable)
         self.chosen = {}; self.connect(); self.box = self.arrange(); self.look('portrait')
 
@@ -583,7 +584,7 @@ def connect(self:TalkPage):
 @patch
 def arrange(self:TalkPage):
     "Where things stand."
-    controls = w.VBox([self.portrait.box, self.speech.box, self.noise.box, self.gain, self.smooth, self.label], layout=w.Layout(width='360px', flex='0 0 auto'))
+    controls = w.VBox([self.portrait.box, self.speech.box, self.noise.box, self.gain, self.smooth, self.label], layout=w.Layout(width='352px', flex='0 0 auto'))
     self.result = w.VBox(layout=w.Layout(margin='2px 6px', flex='0 0 auto')) # a video widget without a film is an error in a browser
     fold({self.board: False})
     return w.VBox([row(controls, self.face, self.result), row(self.generate, self.save, self.name), self.desk.box, self.board])
@@ -641,13 +642,15 @@ def judge_batch(films, # list of (Clip, frames, ...) as `puppet_films` makes the
     points = torch.from_numpy(np.stack([normalise(f[0].landmarks[s:s + window]).reshape(window, 136) for f, s in draws]))
     return real, fake, points, torch.from_numpy(np.stack([normalise(f[0].landmarks[0]).reshape(136) for f, _ in draws]))
 
-# %% ../nbs/16_widgets.ipynb #c8f39d7a
-def train_judge(films, steps=60, seed=0, tell=lambda stage, share: None):
+# %% ../nbs/16_widgets.ipynb #710283be
+def train_judge(films, steps=80, seed=0, tell=lambda stage, share: None):
     "A tiny discriminator, trained for a few seconds on true and generated films of puppets."
     import torch
     from atvg.discriminator import DISCRIMINATOR_PRESETS, Discriminator, discriminator_loss
     torch.manual_seed(seed); rng = np.random.default_rng(seed)
-    judge = Discriminator(DISCRIMINATOR_PRESETS['tiny']); optimiser = torch.optim.Adam(judge.parameters(), 2e-3, (.5, .99))
+    judge = Discriminator(DISCRIMINATOR_PRESETS['tiny'])
+    for p in judge.regression.parameters(): torch.nn.init.zeros_(p)
+    optimiser = torch.optim.Adam(judge.parameters(), 2e-3, (.5, .99))
     for step in range(steps):
         real, fake, points, own = judge_batch(films, rng)
         (a, a_points), (b, b_points) = judge(real, own), judge(fake, own)
@@ -673,7 +676,7 @@ def judge_film(judge, frames, # uint8 (T,128,128,3)
 # %% ../nbs/16_widgets.ipynb #fef9fcaf
 class Inside:
     "A puppet's film, VG-net's picture of it, and a judge: everything that belongs to a frame."
-    def __init__(self, face, seed=4, text='hello', steps=60, films=4, judge=None, tell=lambda stage, share: None):
+    def __init__(self, face, seed=4, text='hello', steps=80, films=4, judge=None, tell=lambda stage, share: None):
         pupils = [s for s in range(1, 100) if s != seed][:films]; others = []
         for i, s in enumerate(pupils if judge is None else []): tell('puppets for the judge', i/films); others.append(puppet_films(face, s, 'blue')[:2])
         tell('puppet and VG-net', 0); self.clip, self.frames, self.attention, self.motion = puppet_films(face, seed, text)
