@@ -7,12 +7,13 @@ __all__ = ['COMMON', 'SIZES', 'loudness_track', 'nuisance_track', 'held_puppet',
            'nuisance_shelf', 'Painter', 'SoundPainter', 'LandmarkPainter', 'landmark_code', 'ToTheEnd',
            'HearingTrainer', 'DrawingTrainer', 'PainterRecipe', 'PainterTrainer', 'label', 'trained', 'DirectFace',
            'CascadeFace', 'train_direct', 'train_cascade', 'region_errors', 'leak', 'mouth_match', 'Experiment',
-           'spread', 'Results', 'plot_spread', 'claims', 'code_folder', 'run_experiments']
+           'spread', 'Results', 'plot_spread', 'code_folder', 'claims', 'run_experiments']
 
 # %% ../nbs/15_experiments.ipynb #c2cd4b75
 import json, time
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache, reduce
+from operator import getitem
 from pathlib import Path
 from zlib import crc32
 import numpy as np
@@ -54,6 +55,12 @@ def nuisance_track(
     other = other - own*(own*other).mean()
     return strength*own + np.sqrt(1 - strength**2)*other/max(other.std(), 1e-9)
 
+# %% ../nbs/15_experiments.ipynb #d9602330
+def _said(identity, speech):
+    "Sound, and seven articulators for each of its frames."
+    phonemes, audio = spoken(speech); T = len(audio)//SAMPLES_PER_FRAME
+    return audio, articulation(phonemes, (np.arange(T) + .5)/FPS)*[*[identity.effort]*4, 1, 1, 1]
+
 # %% ../nbs/15_experiments.ipynb #a9fc6911
 def held_puppet(
     identity:Identity,
@@ -62,10 +69,8 @@ def held_puppet(
     pitch=0., # degrees, (T,) or a number
 )->Clip: # truth: mask (T,128,128) of the pixels that speech moves, articulators (T,7)
     "A puppet that speaks and otherwise moves as it is told; the camera follows it as in a prepared video."
-    i, (phonemes, audio) = identity, spoken(speech)
-    T = len(audio)//SAMPLES_PER_FRAME
-    mouth = articulation(phonemes, (np.arange(T) + .5)/FPS)*[*[i.effort]*4, 1, 1, 1]
-    pose = np.zeros((T, 5)); pose[:, 0], pose[:, 1] = yaw, pitch
+    i, (audio, mouth) = identity, _said(identity, speech)
+    pose = np.zeros((len(mouth), 5)); pose[:, 0], pose[:, 1] = yaw, pitch
     points = articulate(i.face, mouth); camera = follow(i, points, pose)
     frames, landmarks = draw_puppet(i, points, pose, camera, tongue=mouth[:, 6])
     mask = speech_mask(Head(i, points, pose, zoomed(camera, SIZE)), SIZE)
@@ -81,17 +86,18 @@ def blend_walls(
     frames = dark.frames + share*(bright.frames.astype(np.float32) - dark.frames)
     return replace(dark, frames=np.round(frames).astype(np.uint8))
 
-# %% ../nbs/15_experiments.ipynb #8ae6a14c
+# %% ../nbs/15_experiments.ipynb #4c05beb8
+def _track(person, sentence, strength):
+    i = Identity.random(person)
+    speech, foreign = (speak(grid_sentence(n), i.voice, i.pitch, i.speed) for n in (sentence, sentence + 50_000))
+    return speech, nuisance_track(spoken(speech)[1], spoken(foreign)[1], strength)
+
+# %% ../nbs/15_experiments.ipynb #1bad9d6e
 @lru_cache(160)
 def _held(person, sentence, yaw, nod, strength, wall):
     i = Identity.random(person)
     speech, track = _track(person, sentence, strength)
     return held_puppet(replace(i, backdrop=i.backdrop*wall), speech, yaw, nod*track)
-
-def _track(person, sentence, strength):
-    i = Identity.random(person)
-    speech, foreign = (speak(grid_sentence(n), i.voice, i.pitch, i.speed) for n in (sentence, sentence + 50_000))
-    return speech, nuisance_track(spoken(speech)[1], spoken(foreign)[1], strength)
 
 # %% ../nbs/15_experiments.ipynb #5ae20e5b
 def nuisance_clip(
@@ -107,17 +113,21 @@ def nuisance_clip(
     clip = blend_walls(put(1 - 2*brightness), put(1 + 2*brightness), track) if brightness else put(1.)
     return replace(clip, truth=clip.truth | dict(track=track))
 
-# %% ../nbs/15_experiments.ipynb #142f3011
+# %% ../nbs/15_experiments.ipynb #199e74a6
 class Shelf(dict):
     "Clips in memory by their names `speaker/sentence`, with the interface of `atvg.data.Store`."
     path = 'clips in memory'
     def __init__(self, clips):
         super().__init__(clips)
         self.windows = {name: audio_windows(clip.audio, len(clip)) for name, clip in self.items()}
-    @property
-    def speakers(self): return sorted({name.split('/')[0] for name in self})
-    def names(self, split=None, speakers=None): return [n for n in self if speakers is None or n.split('/')[0] in speakers]
-    def read(self, name, frames=()): return self[name].frames[list(frames)], self[name].landmarks, self[name].audio
+
+# %% ../nbs/15_experiments.ipynb #9b2e4108
+@patch(as_prop=True)
+def speakers(self:Shelf): return sorted({name.split('/')[0] for name in self})
+@patch
+def names(self:Shelf, split=None, speakers=None): return [n for n in self if speakers is None or n.split('/')[0] in speakers]
+@patch
+def read(self:Shelf, name, frames=()): return self[name].frames[list(frames)], self[name].landmarks, self[name].audio
 
 # %% ../nbs/15_experiments.ipynb #1a373c0f
 def nuisance_shelf(
@@ -133,27 +143,28 @@ def nuisance_shelf(
 # %% ../nbs/15_experiments.ipynb #1b79ca37
 class Painter(nn.Module):
     "A portrait and a code for each frame to frames: the portrait plus a painted change. Subclasses make the code with `encode`."
-    def __init__(self,
-        width:int=96, # numbers from which the change is painted
-    ):
+    def __init__(self, width:int=96): # numbers from which the change is painted
         super().__init__()
         self.look = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(3*16*16, 64), nn.ReLU())
         self.mix = dense(64 + 64, (width, width))
         self.paint = nn.Linear(width, 3*64*64)
         for p in self.paint.parameters(): nn.init.zeros_(p)
 
-# %% ../nbs/15_experiments.ipynb #6172d395
+# %% ../nbs/15_experiments.ipynb #f7e627ef
+@patch
+def changes(self:Painter, portrait, told):
+    who = self.look(portrait)[:, None].expand(-1, told.shape[1], -1).flatten(0, 1)
+    change = self.paint(self.mix(torch.cat([who, self.encode(told.flatten(0, 1))], 1))).view(-1, 3, 64, 64)
+    return nn.functional.interpolate(change, scale_factor=2, mode='bilinear').unflatten(0, told.shape[:2])
+
+# %% ../nbs/15_experiments.ipynb #756ed6d2
 @patch
 def forward(self:Painter,
     portrait, # (B,3,128,128) in [-1,1]
     told, # (B,T,...) what `encode` takes
 )->torch.Tensor: # (B,T,3,128,128)
     "Frames: what is told changes the portrait."
-    B, T = told.shape[:2]
-    who = self.look(portrait)[:, None].expand(-1, T, -1).flatten(0, 1)
-    change = self.paint(self.mix(torch.cat([who, self.encode(told.flatten(0, 1))], 1))).view(-1, 3, 64, 64)
-    change = nn.functional.interpolate(change, scale_factor=2, mode='bilinear')
-    return portrait[:, None] + change.unflatten(0, (B, T))
+    return portrait[:, None] + self.changes(portrait, told)
 
 # %% ../nbs/15_experiments.ipynb #dad3086e
 class SoundPainter(Painter):
@@ -165,7 +176,7 @@ class SoundPainter(Painter):
         self.code = dense(flat_size(self.convolutions), (hidden, 64))
     def encode(self, audio): return self.code(self.convolutions(audio[:, None]).flatten(1))
 
-# %% ../nbs/15_experiments.ipynb #ac2709e5
+# %% ../nbs/15_experiments.ipynb #11a12862
 class LandmarkPainter(Painter):
     "The cascade's second stage: told by landmarks."
     told = 'points'
@@ -174,6 +185,7 @@ class LandmarkPainter(Painter):
         self.code = dense(6, (hidden, 64))
     def encode(self, points): return self.code(points)
 
+# %% ../nbs/15_experiments.ipynb #78af729d
 def landmark_code(units, portrait_landmarks, landmarks): # `Units`, (68,2), (T,68,2) px
     "What a `LandmarkPainter` is told: the change of the six coefficients, float32 (T,6)."
     return units.pca.encode(landmarks) - units.pca.encode(portrait_landmarks)
@@ -183,35 +195,44 @@ class ToTheEnd:
     "A trainer that chooses no checkpoint: `last.pt` holds the result."
     def judge(self): return {}
 
-COMMON = dict(vary=0., validate_every=10**9, save_every=100)     # what the recipes of the claims share
+# %% ../nbs/15_experiments.ipynb #9aba7991
+COMMON = dict(vary=0., validate_every=10**9, save_every=100)
 
-# %% ../nbs/15_experiments.ipynb #93007b7a
-class HearingTrainer(ToTheEnd, ATNetTrainer):
-    "Trains AT-net on a `Shelf`, with its ready windows."
-    def batch(self, step):
-        r, rng, rows = self.recipe, self.rng(step), []
-        for name in draw_names(self.train_names, rng, r.batch):
-            h = self.units.pca.encode(self.store[name].landmarks); n = len(h)
-            start, portrait = rng.integers(n - r.window + 1), h[_portrait(self.store[name], rng)]
-            rows.append((self.store.windows[name][start:start + r.window], h[start:start + r.window], portrait))
-        audio, coefs, portrait = (np.stack(x) for x in zip(*rows))
-        return {k: torch.from_numpy(np.asarray(x, np.float32)) for k, x in dict(audio=self.units.standardise(audio), coefs=coefs, portrait=portrait).items()}
-
+# %% ../nbs/15_experiments.ipynb #c9642326
 def _portrait(clip, rng): return mouth_openness(clip.landmarks).argmin() if rng.random() < .5 else rng.integers(len(clip))
 
-# %% ../nbs/15_experiments.ipynb #d54d8803
+# %% ../nbs/15_experiments.ipynb #8e11a243
+class HearingTrainer(ToTheEnd, ATNetTrainer):
+    "Trains AT-net on a `Shelf`, with its ready windows."
+    def sample(self, name, rng):
+        h, length = self.units.pca.encode(self.store[name].landmarks), self.recipe.window
+        start, portrait = rng.integers(len(h) - length + 1), h[_portrait(self.store[name], rng)]
+        return self.store.windows[name][start:start + length], h[start:start + length], portrait
+
+# %% ../nbs/15_experiments.ipynb #53599a8a
+@patch
+def batch(self:HearingTrainer, step):
+    rng = self.rng(step)
+    rows = [self.sample(name, rng) for name in draw_names(self.train_names, rng, self.recipe.batch)]
+    audio, coefs, portrait = (np.stack(x) for x in zip(*rows))
+    return {k: torch.from_numpy(np.asarray(x, np.float32)) for k, x in dict(audio=self.units.standardise(audio), coefs=coefs, portrait=portrait).items()}
+
+# %% ../nbs/15_experiments.ipynb #375413fe
 class DrawingTrainer(ToTheEnd, VGNetTrainer):
     "Trains VG-net with any configuration of it (`config`) and of its discriminator (`judge`)."
     def __init__(self, *args, config=None, judge=None, **kwargs):
         self.config, self.discriminator = config, judge
         super().__init__(*args, **kwargs)
-    def build(self):
-        r, c, j = self.recipe, self.config or VGNET_PRESETS[self.recipe.preset], self.discriminator or DISCRIMINATOR_PRESETS[self.recipe.preset]
-        self.units = fit_units(self.store, self.train_names)
-        layout = lambda net: net.to(self.device, memory_format=torch.channels_last)
-        self.nets = dict(vgnet=layout(VGNet(c)), discriminator=layout(Discriminator(j)))
-        self.optimisers = {k: torch.optim.Adam(n.parameters(), r.lr, r.betas) for k, n in self.nets.items()}
-        self.mask = lip_mask(r.lip_weight, r.normalise_mask).to(self.device)
+
+# %% ../nbs/15_experiments.ipynb #e4d1a042
+@patch
+def build(self:DrawingTrainer):
+    r, c, j = self.recipe, self.config or VGNET_PRESETS[self.recipe.preset], self.discriminator or DISCRIMINATOR_PRESETS[self.recipe.preset]
+    self.units = fit_units(self.store, self.train_names)
+    layout = lambda net: net.to(self.device, memory_format=torch.channels_last)
+    self.nets = dict(vgnet=layout(VGNet(c)), discriminator=layout(Discriminator(j)))
+    self.optimisers = {k: torch.optim.Adam(n.parameters(), r.lr, r.betas) for k, n in self.nets.items()}
+    self.mask = lip_mask(r.lip_weight, r.normalise_mask).to(self.device)
 
 # %% ../nbs/15_experiments.ipynb #753fdc9b
 @dataclass(frozen=True)
@@ -223,7 +244,7 @@ class PainterRecipe:
     mouth:float=12. # extra weight of the pixels at the mouth
     validate_every:int=10**9; save_every:int=100
 
-# %% ../nbs/15_experiments.ipynb #0afdc7b7
+# %% ../nbs/15_experiments.ipynb #444ed7f4
 class PainterTrainer(ToTheEnd, Trainer):
     "Trains a `Painter` of the class `net` on a `Shelf`."
     def __init__(self, *args, net=SoundPainter, **kwargs):
@@ -232,15 +253,21 @@ class PainterTrainer(ToTheEnd, Trainer):
     def build(self):
         self.units, net = fit_units(self.store, self.train_names), self.make().to(self.device)
         self.nets, self.optimisers = dict(painter=net), dict(painter=torch.optim.Adam(net.parameters(), self.recipe.lr, self.recipe.betas))
-    def sample(self, name, rng):
-        clip = self.store[name]; t, p = rng.integers(len(clip)), _portrait(clip, rng)
-        return dict(portrait=clip.frames[p], frames=clip.frames[[t]], landmarks=normalise(clip.landmarks[[t]]).reshape(1, 136),
-                    audio=self.units.standardise(self.store.windows[name][[t]]), points=landmark_code(self.units, clip.landmarks[p], clip.landmarks[[t]]))
-    def batch(self, step):
-        rng = self.rng(step)
-        rows = [self.sample(name, rng) for name in draw_names(self.train_names, rng, self.recipe.batch)]
-        stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
-        return {key: to_tensor(x) if x.dtype == np.uint8 else torch.from_numpy(x).float() for key, x in stacked.items()}
+
+# %% ../nbs/15_experiments.ipynb #a23aebe6
+@patch
+def sample(self:PainterTrainer, name, rng):
+    clip = self.store[name]; t, p = rng.integers(len(clip)), _portrait(clip, rng)
+    return dict(portrait=clip.frames[p], frames=clip.frames[[t]], landmarks=normalise(clip.landmarks[[t]]).reshape(1, 136),
+                audio=self.units.standardise(self.store.windows[name][[t]]), points=landmark_code(self.units, clip.landmarks[p], clip.landmarks[[t]]))
+
+# %% ../nbs/15_experiments.ipynb #dd1824df
+@patch
+def batch(self:PainterTrainer, step):
+    rng = self.rng(step)
+    rows = [self.sample(name, rng) for name in draw_names(self.train_names, rng, self.recipe.batch)]
+    stacked = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+    return {key: to_tensor(x) if x.dtype == np.uint8 else torch.from_numpy(x).float() for key, x in stacked.items()}
 
 # %% ../nbs/15_experiments.ipynb #e698f9e1
 @patch
@@ -252,11 +279,12 @@ def step(self:PainterTrainer, step, batch):
     torch.nn.utils.clip_grad_norm_(self.net.parameters(), 5.); self.optimisers['painter'].step()
     return dict(loss=loss.item())
 
-# %% ../nbs/15_experiments.ipynb #d8f4943d
+# %% ../nbs/15_experiments.ipynb #14796b17
 def label(what:str, settings:dict, seed:int)->str:
     "A file name for settings: the same settings, the same name."
     return f'{what}-{crc32(json.dumps(plain(settings), sort_keys=True).encode()):08x}-{seed}'
 
+# %% ../nbs/15_experiments.ipynb #d8f4943d
 def trained(
     trainer, # class of trainer
     shelf, # clips to learn from
@@ -278,7 +306,7 @@ class DirectFace:
         told = torch.from_numpy(self.units.standardise(audio_windows(audio)))[None]
         with torch.no_grad(): return to_frames(self.painter(to_tensor(portrait)[None], told)[0])
 
-# %% ../nbs/15_experiments.ipynb #011a4bd6
+# %% ../nbs/15_experiments.ipynb #4952b824
 @dataclass
 class CascadeFace:
     "AT-net and a `LandmarkPainter` that speak."
@@ -286,11 +314,14 @@ class CascadeFace:
     def hear(self, portrait_landmarks, audio):
         "Landmarks (T,68,2) px."
         return predict_landmarks(self.atnet, self.units, portrait_landmarks, audio)
-    def frames(self, portrait, portrait_landmarks, audio, landmarks=None):
-        "Frames uint8 (T,128,128,3) of a portrait that says `audio`, or shows `landmarks` (T,68,2) px."
-        if landmarks is None: landmarks = self.hear(portrait_landmarks, audio)
-        told = torch.from_numpy(landmark_code(self.units, portrait_landmarks, landmarks)).float()[None]
-        with torch.no_grad(): return to_frames(self.painter(to_tensor(portrait)[None], told)[0])
+
+# %% ../nbs/15_experiments.ipynb #e720e0d9
+@patch
+def frames(self:CascadeFace, portrait, portrait_landmarks, audio, landmarks=None):
+    "Frames uint8 (T,128,128,3) of a portrait that says `audio`, or shows `landmarks` (T,68,2) px."
+    if landmarks is None: landmarks = self.hear(portrait_landmarks, audio)
+    told = torch.from_numpy(landmark_code(self.units, portrait_landmarks, landmarks)).float()[None]
+    with torch.no_grad(): return to_frames(self.painter(to_tensor(portrait)[None], told)[0])
 
 # %% ../nbs/15_experiments.ipynb #dda0ea4b
 SIZES = dict(people=4, sentences=4, yaw=0., steps=300, batch=16, at_steps=120, at_batch=8, at_window=30)
@@ -300,18 +331,23 @@ def _shelf(s): return nuisance_shelf(s['people'], s['sentences'], s['yaw'], **s[
 def _paint(s, seed, root, net):
     return trained(PainterTrainer, _shelf(s), root, label(net.__name__, s, seed), PainterRecipe(s['steps'], s['batch']), seed, net=net)
 
-# %% ../nbs/15_experiments.ipynb #76c550f7
+# %% ../nbs/15_experiments.ipynb #0db7fe81
 def train_direct(settings:dict, seed:int, root)->DirectFace: # settings: `SIZES` and `nuisance`
     "The direct network, trained on puppets with a nuisance."
     return DirectFace(*_paint(_learning(settings), seed, root, SoundPainter))
 
+# %% ../nbs/15_experiments.ipynb #7d91531c
+def _hear(s, seed, root):
+    recipe = replace(ATNET_RECIPES['tiny'], steps=s['at_steps'], batch=s['at_batch'], window=s['at_window'], **COMMON)
+    heard = {k: v for k, v in s.items() if k not in ('steps', 'batch')}
+    if not s['nuisance'].get('nod'): heard['nuisance'] = {}
+    return trained(HearingTrainer, _shelf(s), root, label('ATNet', heard, seed), recipe, seed)
+
+# %% ../nbs/15_experiments.ipynb #e1347e1d
 def train_cascade(settings:dict, seed:int, root)->CascadeFace: # settings: `SIZES` and `nuisance`
     "AT-net and the landmark painter, trained apart on the same puppets, the painter on true landmarks."
     s = _learning(settings)
-    hearing = replace(ATNET_RECIPES['tiny'], steps=s['at_steps'], batch=s['at_batch'], window=s['at_window'], **COMMON)
-    heard = {k: v for k, v in s.items() if k not in ('steps', 'batch')}
-    if not s['nuisance'].get('nod'): heard['nuisance'] = {}     # a wall is not in the landmarks
-    atnet, units = trained(HearingTrainer, _shelf(s), root, label('ATNet', heard, seed), hearing, seed)
+    atnet, units = _hear(s, seed, root)
     return CascadeFace(atnet, _paint(s, seed, root, LandmarkPainter)[0], units)
 
 # %% ../nbs/15_experiments.ipynb #1f0a2d28
@@ -357,11 +393,14 @@ class Experiment:
 
     def runs(self): return [(arm, seed) for seed in self.seeds for arm in self.arms]
     def path(self, root, arm, seed): return Path(root)/self.name/f'{arm}-{seed}.json'
-    def shrunk(self, arms=None, seeds=(0,), **changes):
-        "The same experiment with some arms, few seeds and other sizes: a test."
-        return replace(self, arms={arm: self.arms[arm] | changes for arm in arms or self.arms}, seeds=seeds)
 
-# %% ../nbs/15_experiments.ipynb #932a85c1
+# %% ../nbs/15_experiments.ipynb #760b212e
+@patch
+def shrunk(self:Experiment, arms=None, seeds=(0,), **changes):
+    "The same experiment with some arms, few seeds and other sizes: a test."
+    return replace(self, arms={arm: self.arms[arm] | changes for arm in arms or self.arms}, seeds=seeds)
+
+# %% ../nbs/15_experiments.ipynb #513d780c
 @patch
 def stored(self:Experiment, root, arm, seed):
     "What a complete run left in the folder `root`, or None: nothing is there, or it was made with other settings."
@@ -370,6 +409,7 @@ def stored(self:Experiment, root, arm, seed):
     run = json.loads(path.read_text())
     return run if run['settings'] == plain(self.arms[arm]) else None
 
+# %% ../nbs/15_experiments.ipynb #b16c7dab
 @patch
 def make(self:Experiment, root, arm, seed):
     "One run; its file appears when it is complete."
@@ -391,7 +431,7 @@ def spread(
     sd = float(np.std(there, ddof=1)) if len(there) > 1 else None
     return plain(dict(mean=float(np.mean(there)) if there else None, sd=sd, values=values))
 
-# %% ../nbs/15_experiments.ipynb #9240d6bd
+# %% ../nbs/15_experiments.ipynb #676a54fc
 class Results(dict):
     "The result of an experiment: protocol, command, code, seeds, every run, and the spread of every score."
     @classmethod
@@ -399,16 +439,16 @@ class Results(dict):
         if not Path(path).is_file(): raise InputError(f'{path}: no such result; make it with `atvg experiments`.')
         return cls(json.loads(Path(path).read_text()))
     def __repr__(self): return f"Results of {len(self['runs'])} runs"
-    def of(self, arm, *keys)->np.ndarray: # (seeds, ...)
-        "The values of a score for every seed, the keys leading down into nested scores."
-        def down(x):
-            for key in keys: x = x[key]
-            return x
-        found = [down(run['scores']) for run in self['runs'] if run['arm'] == arm]
-        if not found: raise KeyError(arm)
-        return np.array(found, float)
 
-# %% ../nbs/15_experiments.ipynb #ed56a203
+# %% ../nbs/15_experiments.ipynb #612a0f0b
+@patch
+def of(self:Results, arm, *keys)->np.ndarray: # (seeds, ...)
+    "The values of a score for every seed, the keys leading down into nested scores."
+    found = [reduce(getitem, keys, run['scores']) for run in self['runs'] if run['arm'] == arm]
+    if not found: raise KeyError(arm)
+    return np.array(found, float)
+
+# %% ../nbs/15_experiments.ipynb #c4d8310b
 @patch
 def collect(self:Experiment, root, command:str)->Results:
     "All stored runs as one result; an `InputError` if one is missing."
@@ -418,6 +458,7 @@ def collect(self:Experiment, root, command:str)->Results:
     summary = {arm: spread([run['scores'] for run in runs if run['arm'] == arm]) for arm in self.arms}
     return Results(name=self.name, protocol=self.protocol, command=command, seeds=list(self.seeds), arms=plain(self.arms), summary=summary, runs=runs)
 
+# %% ../nbs/15_experiments.ipynb #bccdbdd9
 @patch
 def go(self:Experiment,
     root, # folder for runs and networks; what is complete in it is not made again
@@ -451,17 +492,18 @@ def plot_spread(
     ax.fill_between(x, values.min(0), values.max(0), color=line.get_color(), alpha=.12, lw=0)
     return line
 
+# %% ../nbs/15_experiments.ipynb #a51cd11c
+def code_folder():
+    "Where the package lies."
+    import atvg
+    return Path(atvg.__file__).parent
+
 # %% ../nbs/15_experiments.ipynb #bb4386eb
 def claims()->dict: # name -> `Experiment`
     "The experiments of all modules `atvg.claim_…`, by their names."
     from importlib import import_module
     modules = [import_module(f'atvg.{path.stem}') for path in sorted(code_folder().glob('claim_*.py'))]
     return {e.name: e for module in modules for e in vars(module).values() if isinstance(e, Experiment)}
-
-def code_folder():
-    "Where the package lies."
-    import atvg
-    return Path(atvg.__file__).parent
 
 # %% ../nbs/15_experiments.ipynb #b82575bc
 def run_experiments(
