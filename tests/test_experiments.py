@@ -84,6 +84,16 @@ def test_missing_material_is_told_at_the_end(capsys, tmp_path, monkeypatch):
     assert not (tmp_path/'first.json').exists()
 
 
+def test_real_speech_without_its_store(capsys, tmp_path, monkeypatch):
+    "One sentence that names the folder and the remedy, and no result."
+    monkeypatch.chdir(tmp_path)
+    assert main(['experiments', 'claim2-grid', '--root', str(tmp_path/'runs'), '-o', str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert 'stores/grid: no such folder of prepared clips' in said and '`atvg prepare' in said and said.count('atvg:') == 1
+    assert not [p for p in tmp_path.rglob('*') if p.is_file()]
+
+
+
 # Stored results
 
 @pytest.mark.parametrize('path', RESULTS, ids=lambda path: path.stem)
