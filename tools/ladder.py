@@ -31,14 +31,14 @@ RUNGS = dict(
     recurrence=Rung('+ recurrence', dict(), PLAIN),
     dynamic=Rung('+ dynamic loss', dict(), DYNAMIC),
     discriminator=Rung('+ regression discriminator', dict(), FULL),
-    warp=Rung('+ warped portrait', dict(warp=True), FULL),
-    helpers=Rung('+ paint loss and hint', dict(warp=True), FULL | dict(paint_weight=2., hint_weight=.5)))
+    warp=Rung('+ warped portrait', dict(warp=True, follow=True), FULL),
+    helpers=Rung('+ paint loss and hint', dict(warp=True, follow=True), FULL | dict(paint_weight=2., hint_weight=.5)))
 
 PROTOCOL = dict(
     budget='steps, batch, window, learning rate, seed and the order of clips are the same for every rung; no appearance is varied, no state carried, landmarks are the true ones',
     weights='moving average after the last step; nothing is chosen on validation',
     baseline='the motion map is the frame, every frame by itself, mean absolute error x lambda',
-    helpers='the paint loss and the attention hint, ours, are on in the last rung only; the landmark field that the warp begins with has no parameters',
+    helpers='the paint loss and the attention hint, ours, are on in the last rung only; the landmark field that the warp begins with has no parameters, the linear layer beside it is part of that rung',
     test='test sentences; others: people of whom no clip was trained on; portrait = the frame with the smallest lip gap among those judged; the true landmarks of all frames drive the generator, every so many frames are judged',
     lmd='mouth landmark distance, px: detector run anew on generated and real frames, mean over 20 mouth-centred points, over frames where both have a face',
     psnr='dB, RGB in float, all frames of a clip together', ssim='uniform 7x7 window, range 255, mean over RGB and frames',
