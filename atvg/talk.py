@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLES', 'PRETRAINED', 'NOTICE', 'Portrait', 'find_landmarks', 'is_canonical', 'open_portrait', 'TalkingFace',
-           'weights_folder', 'uncross_lips', 'TalkingVideo', 'write_label', 'check_landmarks', 'notices', 'demo']
+           'weights_file', 'uncross_lips', 'TalkingVideo', 'write_label', 'check_landmarks', 'notices', 'demo']
 
 # %% ../nbs/12_talk.ipynb #25ccae03
 import os, time, warnings
@@ -90,14 +90,16 @@ class TalkingFace:
 # %% ../nbs/12_talk.ipynb #d2fc02f7
 PRETRAINED = SAMPLES.parent/'pretrained'
 
-def weights_folder(
+def weights_file(
     weights, # name of a shipped preset, or a folder
+    network, # 'atnet' or 'vgnet'
 )->Path:
-    "Where weights lie. `InputError` where there are none."
-    shipped = PRETRAINED/str(weights)
-    folder = shipped if shipped.is_dir() else Path(weights)
-    if folder.is_dir(): return folder
-    raise InputError(f'{weights}: neither a shipped preset ({", ".join(sorted(p.name for p in PRETRAINED.iterdir()))}) nor a folder of weights; train some with `atvg train`.')
+    "Where a network's weights lie; `small` lends what a folder lacks. `InputError` where there are none."
+    shipped = PRETRAINED/str(weights); folder = shipped if shipped.is_dir() else Path(weights)
+    files = {name: folder/f'{name}.safetensors' for name in ('atnet', 'vgnet')}
+    if files[network].is_file(): return files[network]
+    if any(f.is_file() for f in files.values()): return PRETRAINED/'small'/files[network].name
+    raise InputError(f'{weights}: neither a shipped preset ({", ".join(sorted(p.name for p in PRETRAINED.iterdir()))}) nor a folder with atnet.safetensors or vgnet.safetensors; train some with `atvg train`.')
 
 # %% ../nbs/12_talk.ipynb #5ba76e72
 @patch(cls_method=True)
@@ -108,9 +110,8 @@ def from_pretrained(cls:TalkingFace,
 ):
     "Load trained networks. Raises `InputError` where there are none."
     from atvg.training import Units, load_weights
-    folder = weights_folder(weights)
-    atnet, heard, arrays = load_weights(folder/'atnet.safetensors')
-    generator, seen, _ = load_weights(folder/'vgnet.safetensors')
+    atnet, heard, arrays = load_weights(weights_file(weights, 'atnet'))
+    generator, seen, _ = load_weights(weights_file(weights, 'vgnet'))
     return cls(atnet, generator, Units.from_arrays(arrays), str(weights), dict(atnet=heard, vgnet=seen), device, detector or heard.get('detector', 'dlib'))
 
 # %% ../nbs/12_talk.ipynb #476e8b98
