@@ -56,6 +56,7 @@ FACES = {'cascade': train_cascade, 'true landmarks': train_cascade, 'direct': tr
 YAWS, SNRS, KINDS = [-45, -30, -15, 0, 15, 30, 45], [20, 10, 5, 0, -5], ['white', 'babble', 'music']
 CLIPS = [[0, 50], [0, 51], [3, 350], [3, 351]]
 ARMS = {face: SIZES | dict(yaw=20., nuisance={}, face=face, clips=CLIPS, frames=40, yaws=YAWS, snrs=SNRS, kinds=KINDS) for face in FACES}
+ARMS |= {f'{face}, 16 people': ARMS[face] | dict(people=16, sentences=1) for face in FACES if face != 'static'}
 
 # %% ../nbs/22_claim_robust.ipynb #84b230ad
 def score(face, clip, audio=None, true=False):
@@ -80,7 +81,7 @@ def run(settings, seed, root):
 
 # %% ../nbs/22_claim_robust.ipynb #3edee0ca
 PROTOCOL = dict(
-    training='held puppets without a nuisance (people 0 to 3, four sentences each, every clip with its own yaw of up to 20 degrees to either side), 300 steps of 16 frames; no noise in the sound',
+    training='held puppets without a nuisance (people 0 to 3, four sentences each; in the arms of 16 people, people 0 to 15, one sentence each; every clip with its own yaw of up to 20 degrees to either side), 300 steps of 16 frames; no noise in the sound',
     test='people 0 and 3, two new sentences each, the first 40 frames, one thing changed at a time; the portrait is the frame with the most closed mouth, under the same condition',
     looks='unseen shape: that of people 100 to 103; other colours: those of 104 to 107; unseen person: people 100 to 103, with the voices of the known ones',
     yaw='degrees, in the order of the setting yaws; portrait and frames turned alike', noise='SNR in dB, in the order of the setting snrs; every clip and seed has its own noise',
