@@ -136,7 +136,7 @@ PROTOCOL = dict(
 EXPERIMENT = Experiment('claim3', PROTOCOL, ARMS, run)
 
 # %% ../nbs/23_claim_attention.ipynb #a44c7179
-GRID = SIZES | dict(store='stores/grid', speakers=['s1', 's4'], frames=50, marks=[])
+GRID = SIZES | dict(rehearsal=150, steps=150, store='stores/grid', speakers=['s1', 's4'], frames=50, marks=[])
 GRID_ARMS = {arm: GRID | LOSSES[arm] for arm in ('no attention', 'static', 'β = 0.5')}
 
 def grid_clips(s, part, n):
@@ -161,7 +161,7 @@ def run_video(settings, seed, root):
 
 # %% ../nbs/23_claim_attention.ipynb #b3b32a3e
 GRID_PROTOCOL = PROTOCOL | dict(
-    training='GRID, speakers s1 and s4, the first four training sentences of each, both speakers in one network; otherwise as on puppets',
+    training='GRID, speakers s1 and s4, the first four training sentences of each, both speakers in one network; 150 steps of rehearsal and 150 of the loss, otherwise as on puppets',
     test='the first test sentence of each, first 50 frames, landmarks of the recording',
     inside="mean absolute error in the box around the mouth's points, 8 px wider, grey levels", outside='the same outside the box',
     flicker='half the second difference over time outside the box, grey levels', real="the recording's own flicker there",
