@@ -126,7 +126,7 @@ VGNET_RECIPES = dict(
     paper=VGNetRecipe(), official=VGNetRecipe('official', normalise_mask=False, clip_grad=1e9),
     small=VGNetRecipe('small', 1900, 5, 5, 6e-4, (.5, .99), .3, .7, .3, adversarial=.2, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=100),
     tiny=VGNetRecipe('tiny', 300, 2, 4, 1e-3, (.5, .99), .5, .5, .3, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=50))
-VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper', steps=1500, lr=1e-3, vary=.5, paint_weight=0., hint_weight=0.)
+VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper', steps=1500, lr=1e-3, vary=0., paint_weight=0., hint_weight=0.)
 
 # %% ../nbs/11_training.ipynb #60e4e5d9
 def rate(step, recipe):
