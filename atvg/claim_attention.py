@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'LOSSES', 'ARMS', 'LOSS', 'PROTOCOL', 'EXPERIMENT', 'GRID', 'GRID_ARMS', 'GRID_PROTOCOL', 'GRID_EXPERIMENT',
            'clear_puppet', 'puppet_shelf', 'recipe', 'config', 'WarmTrainer', 'rehearsed', 'drawn', 'iou', 'focus',
-           'draw', 'judge', 'mean', 'run', 'grid_clips', 'judge_video', 'run_video']
+           'draw', 'judge', 'mean', 'run', 'grid_clips', 'judge_video', 'run_video', 'strip']
 
 # %% ../nbs/23_claim_attention.ipynb #4d5c6ddb
 import copy
@@ -34,6 +34,7 @@ def clear_puppet(
     i = replace(Identity.random(person), effort=effort)
     return held_puppet(i, speak(grid_sentence(sentence), i.voice, i.pitch, i.speed))
 
+# %% ../nbs/23_claim_attention.ipynb #0e6e13cf
 def puppet_shelf(person, sentences): return Shelf({f'{person}/{n}': clear_puppet(person, 100*person + n) for n in range(sentences)})
 
 # %% ../nbs/23_claim_attention.ipynb #33c69e9c
@@ -52,6 +53,7 @@ def recipe(s, steps, **changes):
     plain = dict(batch=s['batch'], window=s['window'], lr=3e-3, reduced=0., paint_weight=0., hint_weight=0., adversarial=0.)
     return replace(VGNET_RECIPES['tiny'], steps=steps, **COMMON | plain | changes)
 
+# %% ../nbs/23_claim_attention.ipynb #11393201
 def config(s, composition): return VGNetConfig(width=s['width'], blocks=2, dropout=0., recurrence=s['recurrence'], composition=composition)
 
 # %% ../nbs/23_claim_attention.ipynb #de497fbc
@@ -101,22 +103,24 @@ def focus(
     return dict(share=float(attention[mask].sum()/attention.sum()), iou=iou(attention > .5, mask), iou_relative=iou(attention > attention.max()/2, mask),
                 inside=float(attention[mask].mean()), outside=float(attention[~mask].mean()))
 
-# %% ../nbs/23_claim_attention.ipynb #bcdf1c7e
+# %% ../nbs/23_claim_attention.ipynb #8dfb0ee2
 def draw(net, clip, landmarks=None):
     "The frames in grey levels, float32 (T,128,128,3), and attention (T,128,128) of a clip, from its frame with the most closed mouth."
     closed = mouth_openness(clip.landmarks).argmin()
     out = render(net, clip.frames[closed], clip.landmarks if landmarks is None else landmarks, clip.landmarks[closed])
     return out.frames[0].movedim(1, -1).numpy()*127.5 + 127.5, out.attention[0, :, 0].numpy()
 
+# %% ../nbs/23_claim_attention.ipynb #edf22a9d
 def judge(net, clip):
     "All scores of one clip."
     made, attention = draw(net, clip)
     mask = clip.truth['mask']
     return region_errors(made, clip.frames, mask) | dict(flicker=flicker(made, mask.any(0)), match=mouth_match(made, clip.frames, mask), attention=focus(attention, mask))
 
-# %% ../nbs/23_claim_attention.ipynb #df7a16c6
+# %% ../nbs/23_claim_attention.ipynb #c32141fe
 def mean(rows): return {k: mean([r[k] for r in rows]) if isinstance(rows[0][k], dict) else float(np.mean([r[k] for r in rows])) for k in rows[0]}
 
+# %% ../nbs/23_claim_attention.ipynb #df7a16c6
 def run(settings, seed, root):
     "Train one arm on the puppet of a seed; its scores as training goes on."
     nets = drawn(settings, puppet_shelf(seed, settings['sentences']), seed, root)
@@ -135,10 +139,11 @@ PROTOCOL = dict(
     seeds='puppet, initial weights and order of samples')
 EXPERIMENT = Experiment('claim3', PROTOCOL, ARMS, run)
 
-# %% ../nbs/23_claim_attention.ipynb #a44c7179
+# %% ../nbs/23_claim_attention.ipynb #4b16f081
 GRID = SIZES | dict(rehearsal=150, steps=150, store='stores/grid', speakers=['s1', 's4'], frames=50, marks=[])
 GRID_ARMS = {arm: GRID | LOSSES[arm] for arm in ('no attention', 'static', 'β = 0.5')}
 
+# %% ../nbs/23_claim_attention.ipynb #a44c7179
 def grid_clips(s, part, n):
     "The first n clips of each speaker, in memory."
     store = Store(s['store'])
@@ -146,7 +151,7 @@ def grid_clips(s, part, n):
     if len(names) < n*len(s['speakers']): raise InputError(f"{s['store']}: it needs {n} {part} clips of {', '.join(s['speakers'])}; prepare more as data/README.md says.")
     return Shelf({name: store[name] for name in names})
 
-# %% ../nbs/23_claim_attention.ipynb #2c641ca7
+# %% ../nbs/23_claim_attention.ipynb #3c0101d7
 def judge_video(net, clip):
     "Flicker and error outside and inside the mouth's box, and the recording's own flicker."
     made, box = draw(net, clip)[0], mouth_box(clip.landmarks)
@@ -154,6 +159,7 @@ def judge_video(net, clip):
     mouth[:, *box] = True
     return region_errors(made, clip.frames, mouth) | dict(flicker=flicker(made, box), real=flicker(clip.frames, box), match=mouth_match(made, clip.frames, mouth))
 
+# %% ../nbs/23_claim_attention.ipynb #07d2d2c1
 def run_video(settings, seed, root):
     "Train one arm on a few clips of a store of GRID and look at its flicker."
     nets = drawn(settings, grid_clips(settings, 'train', settings['sentences']), seed, root)
@@ -168,3 +174,14 @@ GRID_PROTOCOL = PROTOCOL | dict(
     match='correlation of the changes of pixels over time inside the box with the true ones', seeds='initial weights and order of samples')
 GRID_PROTOCOL = {k: v for k, v in GRID_PROTOCOL.items() if k not in ('share', 'iou', 'iou_relative')}
 GRID_EXPERIMENT = Experiment('claim3-grid', GRID_PROTOCOL, GRID_ARMS, run_video)
+
+# %% ../nbs/23_claim_attention.ipynb #0564ca59
+def strip(arms, seed, root, sentence=50, frames=50, every=7)->np.ndarray: # arms: dicts of settings; uint8 picture
+    "Real frames, and for each arm generated frames and attention, for a puppet's sentence; networks that are not in `root` are trained."
+    clip = clear_puppet(seed, 100*seed + sentence)[:frames]
+    row = lambda x: np.concatenate(list(np.clip(np.rint(x[::every]), 0, 255).astype(np.uint8)), 1)
+    rows = [row(clip.frames)]
+    for s in arms:
+        made, attention = draw(drawn(s, puppet_shelf(seed, s['sentences']), seed, root)[s['steps']], clip)
+        rows += [row(made), row(np.repeat(attention[..., None]/attention.max()*255, 3, -1))]
+    return np.concatenate(rows)
