@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['BLUE', 'VERMILION', 'PARTS_SCALE', 'LIMIT', 'SECONDS', 'PORTRAITS', 'SPEECHES', 'VOICES', 'SIGNS', 'WIDE', 'POSES',
-           'TIPS', 'LESSONS', 'png', 'heat', 'landmark_picture', 'figure_picture', 'wav', 'upload_name', 'read_upload',
-           'check_speech', 'find_portrait', 'find_speech', 'sentence', 'Desk', 'Latest', 'Tile', 'row', 'Page', 'broad',
-           'slider', 'press', 'PortraitChooser', 'newest', 'fold', 'watch', 'SpeechChooser', 'NoiseChooser',
-           'SpeechView', 'SpeechPage', 'Puppeteer', 'pose_coefs', 'PuppeteerPage', 'TalkSession', 'TalkPage',
-           'puppet_films', 'judge_batch', 'train_judge', 'judge_film', 'Inside', 'InsidePage', 'puppet_store',
-           'Classroom', 'TrainPage']
+           'TIPS', 'LESSONS', 'RATES', 'EAGER', 'png', 'heat', 'landmark_picture', 'figure_picture', 'wav',
+           'upload_name', 'read_upload', 'check_speech', 'find_portrait', 'find_speech', 'sentence', 'Desk', 'Latest',
+           'Tile', 'row', 'Page', 'broad', 'slider', 'press', 'PortraitChooser', 'newest', 'fold', 'watch',
+           'SpeechChooser', 'NoiseChooser', 'SpeechView', 'SpeechPage', 'Puppeteer', 'pose_coefs', 'PuppeteerPage',
+           'TalkSession', 'TalkPage', 'puppet_films', 'judge_batch', 'train_judge', 'judge_film', 'Inside',
+           'InsidePage', 'puppet_store', 'Classroom', 'TrainPage']
 
 # %% ../nbs/16_widgets.ipynb #48132001
 import base64, html, io, re, tempfile, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 import ipywidgets as w
@@ -158,7 +159,8 @@ class Desk:
                  *controls, # widgets that rest while a job runs
                  usable=lambda control: True # may this control be used when nothing runs?
                 ):
-        self.controls, self.usable, self.busy, self.thread = controls, usable, False, None
+        self.controls, self.usable, self.busy, self.thread, self.waiting = controls, usable, False, None, {}
+        self.pool = ThreadPoolExecutor(1) # one thread for all jobs: a new one each time leaves memory of torch behind
         self.bar = w.FloatProgress(value=0, max=1, layout=w.Layout(width='140px', flex='0 0 auto'), tooltip='How far the present stage has come')
         self.bar.layout.display = 'none'
         self.status = w.HTML(sentence('Ready.'), layout=w.Layout(flex='1 1 300px', min_width='0'))
@@ -177,12 +179,13 @@ def complain(self:Desk, error):
     self.say(f'this should not have happened: {type(error).__name__}, {error}.', 'wrong')
 
 @patch
-def run(self:Desk, job):
-    "Start a job, a function of `tell(stage, share)` that returns a closing sentence; ignored while another runs."
-    if self.busy: return
+def run(self:Desk, job, later=None):
+    "Start a job, a function of `tell(stage, share)` that returns a closing sentence. While another runs it is dropped, or waits under the name `later`, the newest of each name."
+    if self.busy:
+        if later: self.waiting[later] = job
+        return
     self.busy = True; self.rest(True); self.bar.value = 0; self.bar.layout.display = ''
-    self.thread = threading.Thread(target=self.work, args=(job,), daemon=True)
-    self.thread.start()
+    self.thread = self.pool.submit(self.work, job)
 
 # %% ../nbs/16_widgets.ipynb #8a7e5199
 @patch
@@ -191,25 +194,26 @@ def work(self:Desk, job):
     try: last = job(self.tell); outcome = lambda: self.say(last or 'Done.')
     except Exception as error: failure = error; outcome = lambda: self.complain(failure)
     self.bar.layout.display = 'none'; self.busy = False; self.rest(False); outcome()
+    if self.waiting: name = next(iter(self.waiting)); self.run(self.waiting.pop(name), name)
 
 @patch
 def wait(self:Desk):
-    "Until the job is done."
-    if self.thread: self.thread.join()
+    "Until the job is done, and those that waited for it."
+    while self.thread and not self.thread.done(): self.thread.result()
 
 # %% ../nbs/16_widgets.ipynb #884e4fde
 class Latest:
     "Calls `work(value)` in a thread; what was asked for meanwhile is skipped, except the last."
     def __init__(self, work, complain=lambda error: None):
         self.do, self.complain, self.lock = work, complain, threading.Lock()
-        self.waiting, self.thread, self.alive = [], None, False
+        self.waiting, self.thread, self.alive, self.pool = [], None, False, ThreadPoolExecutor(1)
 
     def __call__(self, value=None):
         with self.lock:
             self.waiting = [value]
             if self.alive: return
             self.alive = True
-        self.thread = threading.Thread(target=self.loop, daemon=True); self.thread.start()
+        self.thread = self.pool.submit(self.loop)
 
 # %% ../nbs/16_widgets.ipynb #f88fc70f
 @patch
@@ -225,7 +229,8 @@ def loop(self:Latest):
 @patch
 def wait(self:Latest):
     "Until everything asked for is done or skipped."
-    while self.alive: self.thread.join()
+    while self.alive:
+        if self.thread: self.thread.result()
 
 # %% ../nbs/16_widgets.ipynb #6d1b04db
 class Tile(w.VBox):
@@ -413,7 +418,7 @@ def load(self:SpeechPage):
         self.frame.max = self.play.max = len(self.view) - 1
         self.show(self.frame.value)
         return f'{len(speech)/SAMPLE_RATE:.2f} s of speech, {len(self.view)} video frames, one window of 28 x 12 numbers for each.'
-    self.desk.run(job)
+    self.desk.run(job, later='speech')
 
 # %% ../nbs/16_widgets.ipynb #ba05a3f4
 class Puppeteer:
@@ -509,10 +514,11 @@ def show(self:PuppeteerPage, coefs):
 def load(self:PuppeteerPage):
     "Take the chosen portrait."
     def job(tell):
+        self.draw.wait() # or a picture still being drawn would talk over what is said here
         tell('portrait', 0); portrait = self.portrait.get()
         tell('portrait', .5); self.puppeteer = Puppeteer(self.face, portrait); self.show(self.coefs)
         return 'Drag a slider, or give it the focus and press the arrow keys.'
-    self.desk.run(job)
+    self.desk.run(job, later='portrait')
 
 # %% ../nbs/16_widgets.ipynb #31e85c52
 class TalkSession:
@@ -600,7 +606,7 @@ def look(self:TalkPage, what):
             return ' '.join(['Press Generate.', *found.warnings])
         self.chosen[what] = self.speech.get()
         return f'{len(self.chosen[what])/SAMPLE_RATE:.2f} s of speech: press Generate.'
-    self.desk.run(job)
+    self.desk.run(job, later=what)
 
 # %% ../nbs/16_widgets.ipynb #8bcf492e
 @patch
@@ -793,6 +799,8 @@ def puppet_store(folder, sentences=3, tell=lambda stage, share: None):
 
 # %% ../nbs/16_widgets.ipynb #5e79dd32
 LESSONS = {'VG-net': 'vgnet', 'AT-net': 'atnet'}
+RATES = dict(vgnet=10**-2.4, atnet=10**-2.7) # learning rates to begin with
+EAGER = dict(vary=0., reduced=0., carry=0., adversarial=.2, paint_weight=4., hint_weight=8., clip_grad=50.) # VG-net's, see the text
 
 class Classroom:
     "A small training that can be watched, paused and steered."
@@ -803,8 +811,9 @@ class Classroom:
         from atvg.data import Store
         self.folder = tempfile.TemporaryDirectory()
         self.store = Store(store) if store else puppet_store(self.folder.name, sentences, tell)
-        never = 10**9; trainer, recipe = (t.VGNetTrainer, t.VGNET_RECIPES['tiny']) if lesson == 'vgnet' else (t.ATNetTrainer, t.ATNET_RECIPES['tiny'])
-        tell('networks', 0); self.trainer = trainer(self.store, Path(self.folder.name)/'out', replace(recipe, steps=never, anneal=1., validate_every=never, save_every=never), seed, bfloat16=False)
+        trainer, recipe = (t.VGNetTrainer, replace(t.VGNET_RECIPES['tiny'], **EAGER)) if lesson == 'vgnet' else (t.ATNetTrainer, t.ATNET_RECIPES['tiny'])
+        never = 10**9; endless = dict(steps=never, anneal=1., validate_every=never, save_every=never, lr=RATES[lesson])
+        tell('networks', 0); self.trainer = trainer(self.store, Path(self.folder.name)/'out', replace(recipe, **endless), seed, bfloat16=False)
         self.lesson, self.history, self.name = lesson, [], self.store.names('validation')[0]
 
     def change(self, **fields): self.trainer.recipe = replace(self.trainer.recipe, **fields)
@@ -835,7 +844,7 @@ def sample(self:Classroom, t=None # frame; None: where the mouth is open widest
         return {'heard (blue), true (vermilion)': landmark_picture(heard[t], other=landmarks[t]), 'lip gap': self.gap_picture(mouth_openness(heard), gaps)}
     portrait, true = self.store.read(self.name, [rest, t])[0]
     out = render(self.trainer.average, portrait, landmarks[[t]*3], landmarks[rest])
-    return {'portrait': portrait, 'true frame': true, 'generated': to_frames(out.frames[0])[-1], 'attention': heat(out.attention[0, -1, 0].cpu().numpy()), 'motion': to_frames(out.motion[0])[-1]}
+    return {'portrait': portrait, 'true frame': true, 'generated': to_frames(out.frames[0])[-1], 'attention (light: .5)': heat(out.attention[0, -1, 0].cpu().numpy(), 0, .5), 'motion': to_frames(out.motion[0])[-1]}
 
 # %% ../nbs/16_widgets.ipynb #c61f9966
 @patch
@@ -883,7 +892,7 @@ class TrainPage(Page):
         self.sentences, self.every, self.room = sentences, every, None
         self.lesson = w.Dropdown(options=LESSONS, description='network', tooltip='What is trained', style=WIDE, layout=w.Layout(width='240px'))
         self.store = w.Text(placeholder='empty: puppets, made now', description='clips', tooltip='A folder of prepared clips, as `atvg prepare` makes it; empty: puppets', style=WIDE, layout=broad())
-        self.lr = w.FloatLogSlider(value=1e-3, base=10, min=-5, max=-1, step=.1, description='learning rate', tooltip='How far a step goes', style=WIDE, readout_format='.1e', layout=broad())
+        self.lr = w.FloatLogSlider(value=RATES['vgnet'], base=10, min=-5, max=-1, step=.1, description='learning rate', tooltip='How far a step goes', style=WIDE, readout_format='.1e', layout=broad())
         self.beta = slider('β', .5, 0, 1, .05, "Weight of a pixel without attention in VG-net's loss; the paper has 0.5")
         self.start = press('Start', 'Start, pause, or go on', self.toggle, 'play', 'primary'); self.reset = press('Start over', 'Forget what was learned', self.forget, 'undo')
         self.loss, self.tiles = Tile('loss', 'The losses so far', 400), w.Box(layout=w.Layout(display='flex', flex_flow='row wrap'))
@@ -896,7 +905,12 @@ class TrainPage(Page):
 def connect(self:TrainPage):
     "What causes what."
     self.lr.observe(lambda _: self.steer(), 'value'); self.beta.observe(lambda _: self.steer(), 'value')
-    self.lesson.observe(lambda _: fold({self.beta: self.lesson.value == 'vgnet'}), 'value')
+    self.lesson.observe(lambda _: self.prepare(), 'value')
+
+@patch
+def prepare(self:TrainPage):
+    "What belongs to the chosen network."
+    fold({self.beta: self.lesson.value == 'vgnet'}); self.lr.value = RATES[self.lesson.value]
 
 @patch
 def steer(self:TrainPage):

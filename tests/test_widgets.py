@@ -35,19 +35,19 @@ def put(widget, name, content):
 
 
 MEMORY = '''
-import numpy as np
-from atvg.widgets import TalkSession, find_portrait, find_speech
+from atvg.widgets import TalkPage
 def used(): return int(next(line for line in open("/proc/self/status") if line.startswith("VmRSS")).split()[1])/1024
-session, portrait, speech = TalkSession(), find_portrait(), find_speech()[:16000]
+page = TalkPage(); page.desk.wait(); page.speech.text.value = "hi"; page.desk.wait()
 for press in range(11):
-    session.generate(portrait, speech)
+    page.generate.click(); page.desk.wait()
+    assert "✓" in page.desk.status.value and "frames" in page.desk.status.value, page.desk.status.value
     if press in (0, 10): print(used())
 '''
 
 
 @pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads the memory from /proc')
 def test_ten_presses_of_generate_leave_memory_where_it_was():
-    first, last = map(float, subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True).stdout.split())
+    first, last = map(float, subprocess.run([sys.executable, '-c', MEMORY], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split())
     assert last - first < 200, f'{first:.0f} MB after the first press, {last:.0f} MB after ten more'
 
 
@@ -72,13 +72,16 @@ def test_a_store_of_ones_own_stays(scratch):
 
 def test_ten_poses_a_second(face):
     "Pictures and their files, in seconds of one core: what else the machine does is not counted."
+    import torch
     from atvg.widgets import Puppeteer, find_portrait, png
+    threads = torch.get_num_threads(); torch.set_num_threads(1) # more would be counted while they wait for each other
     puppeteer = Puppeteer(face, find_portrait())
     def seconds(n=10):
         start = time.process_time()
         for i in range(n): [png(p) for p in puppeteer.pictures(np.full(6, i/n)).values()]
         return (time.process_time() - start)/n
-    assert min(seconds() for _ in range(3)) < .1
+    try: assert min(seconds() for _ in range(3)) < .1
+    finally: torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize('kind', ['portrait', 'speech'])
@@ -92,6 +95,14 @@ def test_every_upload_is_answered_in_one_sentence(face, scratch, kind, name, con
     told = page.desk.status.value
     assert 'data-mood="wrong"' in told and 'should not have happened' not in told, told
     assert str(scratch) not in told and '<i>' not in told and not page.generate.disabled
+
+
+def test_a_choice_made_while_something_runs_is_not_forgotten(face):
+    from atvg.widgets import TalkPage
+    page = TalkPage(face); page.speech.text.value = 'hello'; page.portrait.kind.value = 'puppet'; page.desk.wait()
+    assert page.chosen['speech'] is not None and np.array_equal(page.chosen['portrait'].crop, page.portrait.get().crop)
+    page.generate.click(); page.speech.text.value = 'hi'; page.portrait.seed.value = 5; page.desk.wait()
+    assert np.array_equal(page.chosen['speech'], page.speech.get()) and np.array_equal(page.chosen['portrait'].crop, page.portrait.get().crop)
 
 
 def test_a_missing_voice_is_told_in_the_page(face, monkeypatch):
