@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEQUENCE', 'REGRESSION', 'JUDGES', 'JUDGED', 'BASE', 'ARMS', 'MOVED', 'PROTOCOL', 'EXPERIMENT', 'kind', 'start',
-           'judged', 'lips', 'judge_clip', 'pictures', 'run']
+           'judged', 'lips', 'judge_clip', 'pictures', 'run', 'strip']
 
 # %% ../nbs/24_claim_sharp.ipynb #e0c1c99c
 from pathlib import Path
@@ -40,9 +40,10 @@ MOVED = BASE | dict(moved=True, steps=200, adversarial=.2)
 ARMS |= {'moved, before': MOVED | dict(judged=0, judge=None)} | {f'moved, {arm}': MOVED | dict(judge=judge) for arm, judge in JUDGES.items()}
 ARMS |= {'moved, sequence, regression, weight 1': MOVED | dict(judge=JUDGES['sequence, regression'], adversarial=1.)}
 
-# %% ../nbs/24_claim_sharp.ipynb #44bed893
+# %% ../nbs/24_claim_sharp.ipynb #f08c06c6
 def kind(s): return VGNetConfig(width=s['width'], blocks=2, dropout=0., warp=True, follow=True) if s.get('moved') else config(s, True)
 
+# %% ../nbs/24_claim_sharp.ipynb #44bed893
 def start(s, shelf, seed, root)->dict: # weights
     "The network of claim 3, or one that moves the portrait, before any judge."
     if not s.get('moved'): return drawn(s, shelf, seed, root)[s['steps']].state_dict()
@@ -81,7 +82,7 @@ def judge_clip(made, clip)->dict: # frames float32 or uint8; the real clip
     scores = dict(sharpness=sharp(frames)/sharp(clip.frames), match=mouth_match(frames, clip.frames, mask), flicker=flicker(made, mask.any(0)))
     return region_errors(frames, clip.frames, mask) | scores | lips(frames, clip)
 
-# %% ../nbs/24_claim_sharp.ipynb #cea0a471
+# %% ../nbs/24_claim_sharp.ipynb #7d847d35
 def pictures(s, seed, root):
     "A function from a clip to frames: one of the arms'."
     if s.get('picture') == 'real': return lambda clip: clip.frames
@@ -89,6 +90,7 @@ def pictures(s, seed, root):
     net = judged(s, puppet_shelf(seed, s['sentences']), seed, root).average.eval()
     return lambda clip: draw(net, clip)[0]
 
+# %% ../nbs/24_claim_sharp.ipynb #1c12f632
 def run(settings, seed, root):
     "Train one arm on the puppet of a seed, and score it."
     make = pictures(settings, seed, root)
@@ -106,3 +108,11 @@ PROTOCOL = dict(
     lmd='mouth landmark distance, dlib on generated against dlib on real frames, px', zero='correlation of the lip gap that dlib finds with the true one, lag 0', best='the same at the best lag up to 5 frames', lag='that lag in frames, positive when generated lips come late',
     missed='share of frames in which dlib found no face', seeds='puppet, initial weights and order of samples')
 EXPERIMENT = Experiment('claim4', PROTOCOL, ARMS, run)
+
+# %% ../nbs/24_claim_sharp.ipynb #47e72199
+def strip(arms, seed, root, sentence=50, frames=50, every=7)->np.ndarray: # arms: dicts of settings; uint8 picture
+    "The mouth's box for each arm, one row each, twice as large, for a puppet's sentence; networks that are not in `root` are trained."
+    clip = clear_puppet(seed, 100*seed + sentence)[:frames]
+    box = mouth_box(clip.landmarks)
+    row = lambda x: np.concatenate(list(np.clip(np.rint(x[::every, *box]), 0, 255).astype(np.uint8)), 1)
+    return np.concatenate([row(pictures(s, seed, root)(clip)) for s in arms]).repeat(2, 0).repeat(2, 1)
