@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SIZES', 'LOSSES', 'ARMS', 'LOSS', 'PROTOCOL', 'EXPERIMENT', 'GRID', 'GRID_ARMS', 'GRID_PROTOCOL', 'GRID_EXPERIMENT',
            'clear_puppet', 'puppet_shelf', 'recipe', 'config', 'WarmTrainer', 'rehearsed', 'drawn', 'iou', 'focus',
-           'draw', 'judge', 'mean', 'run', 'grid_clips', 'judge_video', 'run_video', 'strip']
+           'draw', 'judge', 'run', 'grid_clips', 'judge_video', 'run_video', 'strip']
 
 # %% ../nbs/23_claim_attention.ipynb #4d5c6ddb
 import copy
@@ -17,7 +17,7 @@ import torch
 
 from .clip import InputError, atomic_path
 from .data import Store
-from .experiments import COMMON, DrawingTrainer, Experiment, Shelf, held_puppet, label, mouth_match, region_errors, trained
+from .experiments import COMMON, DrawingTrainer, Experiment, Shelf, held_puppet, label, mean_scores, mouth_match, region_errors, trained
 from .generator import VGNetConfig
 from .landmarks import mouth_openness
 from .metrics import flicker, mouth_box
@@ -117,15 +117,12 @@ def judge(net, clip):
     mask = clip.truth['mask']
     return region_errors(made, clip.frames, mask) | dict(flicker=flicker(made, mask.any(0)), match=mouth_match(made, clip.frames, mask), attention=focus(attention, mask))
 
-# %% ../nbs/23_claim_attention.ipynb #c32141fe
-def mean(rows): return {k: mean([r[k] for r in rows]) if isinstance(rows[0][k], dict) else float(np.mean([r[k] for r in rows])) for k in rows[0]}
-
 # %% ../nbs/23_claim_attention.ipynb #df7a16c6
 def run(settings, seed, root):
     "Train one arm on the puppet of a seed; its scores as training goes on."
     nets = drawn(settings, puppet_shelf(seed, settings['sentences']), seed, root)
     clips = [clear_puppet(seed, 100*seed + n)[:settings['frames']] for n in settings['clips']]
-    return {str(step): mean([judge(net, clip) for clip in clips]) for step, net in sorted(nets.items())}
+    return {str(step): mean_scores([judge(net, clip) for clip in clips]) for step, net in sorted(nets.items())}
 
 # %% ../nbs/23_claim_attention.ipynb #93417ff0
 PROTOCOL = dict(
@@ -163,7 +160,7 @@ def judge_video(net, clip):
 def run_video(settings, seed, root):
     "Train one arm on a few clips of a store of GRID and look at its flicker."
     nets = drawn(settings, grid_clips(settings, 'train', settings['sentences']), seed, root)
-    return mean([judge_video(nets[settings['steps']], clip[:settings['frames']]) for clip in grid_clips(settings, 'test', 1).values()])
+    return mean_scores([judge_video(nets[settings['steps']], clip[:settings['frames']]) for clip in grid_clips(settings, 'test', 1).values()])
 
 # %% ../nbs/23_claim_attention.ipynb #b3b32a3e
 GRID_PROTOCOL = PROTOCOL | dict(

@@ -9,10 +9,10 @@ __all__ = ['ARMS', 'PROTOCOL', 'EXPERIMENT', 'draw_second', 'lateness', 'shaken'
 import numpy as np
 import torch
 
-from .claim_attention import ARMS as PIXEL_ARMS, clear_puppet, draw, drawn, mean, puppet_shelf
+from .claim_attention import ARMS as PIXEL_ARMS, clear_puppet, draw, drawn, puppet_shelf
 from .clip import to_tensor
 from .data import smooth_landmarks
-from .experiments import Experiment, mouth_match, region_errors
+from .experiments import Experiment, mean_scores, mouth_match, region_errors
 from .landmarks import mouth_openness
 from .metrics import flicker
 from .pca import normalise
@@ -62,7 +62,7 @@ def run(settings, seed, root):
     clips = [clear_puppet(seed, 100*seed + n) for n in settings['clips']]
     n = min(settings['frames'], *map(len, clips))     # clips of one batch are equally long
     clips = [clip[:n] for clip in clips]
-    return mean([judge(net, clip, clips[k - 1], 1000*seed + k) for k, clip in enumerate(clips)])
+    return mean_scores([judge(net, clip, clips[k - 1], 1000*seed + k) for k, clip in enumerate(clips)])
 
 # %% ../nbs/25_claim_recurrence.ipynb #89c66931
 PROTOCOL = dict(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'STRANGERS', 'LOOKS', 'FACES', 'YAWS', 'SNRS', 'KINDS', 'CLIPS', 'ARMS', 'PROTOCOL', 'EXPERIMENT', 'GRID',
-           'GRID_ARMS', 'GRID_PROTOCOL', 'GRID_EXPERIMENT', 'dressed', 'clips_of', 'score', 'mean', 'run', 'hear_clip',
+           'GRID_ARMS', 'GRID_PROTOCOL', 'GRID_EXPERIMENT', 'dressed', 'clips_of', 'score', 'run', 'hear_clip',
            'listen']
 
 # %% ../nbs/22_claim_robust.ipynb #4d4c1772
@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import SimpleNamespace
 
 from .audio import add_noise
-from .experiments import Experiment, SIZES, held_puppet, mouth_match, region_errors, train_cascade, train_direct
+from .experiments import Experiment, SIZES, held_puppet, mean_scores, mouth_match, region_errors, train_cascade, train_direct
 from .landmarks import mouth_openness
 from .metrics import lip_correlation, lmd
 from .puppet import Identity, grid_sentence, speak
@@ -67,14 +67,12 @@ def score(face, clip, audio=None, true=False):
     heard = dict(heard=lip_correlation(face.hear(*given[1:]), clip.landmarks).zero) if hasattr(face, 'hear') and not true else {}
     return region_errors(made, clip.frames, mask) | dict(match=mouth_match(made, clip.frames, mask)) | heard
 
-def mean(rows): return {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}
-
 # %% ../nbs/22_claim_robust.ipynb #1d09b5a0
 def run(settings, seed, root):
     "Scores of one face for looks, view angles, and noises."
     face, true = FACES[settings['face']](settings, seed, root), settings['face'] == 'true landmarks'
-    look = lambda **how: mean([score(face, clip, true=true) for clip in clips_of(settings, **how)])
-    noisy = lambda kind, snr: mean([score(face, clip, add_noise(clip.audio, snr, kind, 1000*seed + k)) for k, clip in enumerate(clips_of(settings))])
+    look = lambda **how: mean_scores([score(face, clip, true=true) for clip in clips_of(settings, **how)])
+    noisy = lambda kind, snr: mean_scores([score(face, clip, add_noise(clip.audio, snr, kind, 1000*seed + k)) for k, clip in enumerate(clips_of(settings))])
     scores = dict(looks={name: look(changes=tuple(changes)) for name, changes in LOOKS.items()}, yaw=[look(yaw=float(yaw)) for yaw in settings['yaws']])
     if settings['face'] in ('true landmarks', 'static'): return scores
     return scores | dict(noise={kind: [noisy(kind, snr) for snr in settings['snrs']] for kind in settings['kinds']})
@@ -123,7 +121,7 @@ def listen(settings, seed, root):
     for k, (name, (landmarks, speech)) in enumerate(_grid(settings['store'], settings['limit']).items()):
         group = 'known' if name.split('/')[0] in face.speakers else 'unknown'
         rows.setdefault(group, []).append(hear_clip(face, landmarks, speech, settings, 1000*seed + k))
-    return {group: mean(scores) | dict(clips=len(scores)) for group, scores in rows.items()}
+    return {group: mean_scores(scores) | dict(clips=len(scores)) for group, scores in rows.items()}
 
 # %% ../nbs/22_claim_robust.ipynb #4102715f
 GRID = dict(weights='small', store='stores/grid', limit=20)

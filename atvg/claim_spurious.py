@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['WALL', 'NOD', 'TRAIN', 'STRENGTHS', 'ARMS', 'PROTOCOL', 'EXPERIMENT', 'settings', 'pair', 'judge', 'look_inside',
-           'mean', 'run']
+           'run']
 
 # %% ../nbs/21_claim_spurious.ipynb #cee96689
 import numpy as np
 
-from .experiments import Experiment, SIZES, leak, mouth_match, nuisance_clip, region_errors, train_cascade, train_direct
+from .experiments import Experiment, SIZES, leak, mean_scores, mouth_match, nuisance_clip, region_errors, train_cascade, train_direct
 from .landmarks import mouth_openness
 
 # %% ../nbs/21_claim_spurious.ipynb #91096ea7
@@ -62,9 +62,6 @@ def look_inside(face, still, following, given):
     drawn, shown = (judge(face.frames(*given, clip.landmarks), still, following) for clip in (still, following))
     return dict(drawn=drawn, shown=shown['leak'], heard=leak(*moved, np.ones((len(heard), 31), bool)))
 
-# %% ../nbs/21_claim_spurious.ipynb #003fa7c2
-def mean(rows): return {k: mean([r[k] for r in rows]) if isinstance(rows[0][k], dict) else float(np.mean([r[k] for r in rows])) for k in rows[0]}
-
 # %% ../nbs/21_claim_spurious.ipynb #d4a3476d
 def run(settings, seed, root):
     "Train one network and measure it on the test clips."
@@ -74,6 +71,6 @@ def run(settings, seed, root):
         made = face.frames(*given)
         row = dict(still=judge(made, still, following), following=region_errors(made, following.frames, following.truth['mask']))
         rows.append(row | (look_inside(face, still, following, given) if settings['method'] == 'cascade' else {}))
-    return mean(rows)
+    return mean_scores(rows)
 
 EXPERIMENT = Experiment('claim1', PROTOCOL, ARMS, run)

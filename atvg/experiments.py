@@ -6,8 +6,8 @@
 __all__ = ['COMMON', 'SIZES', 'loudness_track', 'nuisance_track', 'held_puppet', 'blend_walls', 'nuisance_clip', 'Shelf',
            'nuisance_shelf', 'Painter', 'SoundPainter', 'LandmarkPainter', 'landmark_code', 'ToTheEnd',
            'HearingTrainer', 'DrawingTrainer', 'PainterRecipe', 'PainterTrainer', 'label', 'trained', 'DirectFace',
-           'CascadeFace', 'train_direct', 'train_cascade', 'region_errors', 'leak', 'mouth_match', 'Experiment',
-           'spread', 'Results', 'plot_spread', 'code_folder', 'claims', 'run_experiments']
+           'CascadeFace', 'train_direct', 'train_cascade', 'region_errors', 'leak', 'mouth_match', 'mean_scores',
+           'Experiment', 'spread', 'Results', 'plot_spread', 'code_folder', 'claims', 'run_experiments']
 
 # %% ../nbs/15_experiments.ipynb #c2cd4b75
 import json, time
@@ -380,6 +380,11 @@ def mouth_match(
     changes = lambda x: ((x - x.mean(0, dtype=np.float32))*mask[..., None])
     a, b = changes(made), changes(real)
     return float((a*b).sum()/max(np.sqrt((a*a).sum()*(b*b).sum()), 1e-9))
+
+# %% ../nbs/15_experiments.ipynb #7c1a0e02
+def mean_scores(rows:list)->dict: # one nested dict of numbers for each clip, all of one form
+    "The mean over clips of every score."
+    return {k: mean_scores([r[k] for r in rows]) if isinstance(rows[0][k], dict) else float(np.mean([r[k] for r in rows])) for k in rows[0]}
 
 # %% ../nbs/15_experiments.ipynb #85e1845c
 @dataclass

@@ -93,7 +93,6 @@ def test_real_speech_without_its_store(capsys, tmp_path, monkeypatch):
     assert not [p for p in tmp_path.rglob('*') if p.is_file()]
 
 
-
 # Stored results
 
 @pytest.mark.parametrize('path', RESULTS, ids=lambda path: path.stem)

@@ -123,6 +123,15 @@ def test_a_learning_rate_too_high_is_told_in_the_page():
     page.forget()
 
 
+def test_sliders_reach_a_running_training():
+    "Not only when it goes on after a pause: that hands the values over as well."
+    from atvg.widgets import Classroom, TrainPage
+    page = TrainPage(sentences=1); page.room = room = Classroom('vgnet', sentences=1)
+    page.lr.value, page.beta.value = 1e-4, .2
+    assert (room.trainer.recipe.lr, room.trainer.recipe.beta) == (page.lr.value, page.beta.value) == pytest.approx((1e-4, .2))
+    room.close()
+
+
 def test_jobs_and_sliders_survive_a_crowd(face):
     "Many values while a job runs: one job, the last value drawn."
     from atvg.widgets import PuppeteerPage
