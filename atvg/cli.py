@@ -99,7 +99,7 @@ def download(args):
 
 def train(args):
     from atvg import training
-    run, options = getattr(training, f'train_{args.network}'), given(args, 'preset', 'steps', 'batch', 'seed', 'device', 'resume')
+    run, options = getattr(training, f'train_{args.network}'), given(args, 'preset', 'steps', 'batch', 'lr', 'seed', 'device', 'resume')
     if hasattr(args, 'precision'): options['bfloat16'] = dict(auto=None, float32=False, bfloat16=True)[args.precision]
     try: run(args.data, args.out, **options)
     except KeyboardInterrupt: raise KeyboardInterrupt('; what was learnt is kept: go on with --resume') from None
@@ -175,6 +175,7 @@ def build_parser():
     add('--preset', metavar='NAME', help='size and settings: tiny, small, paper or official (vgnet also small-paper)')
     add('--steps', type=int, metavar='N', help='how many steps')
     add('--batch', type=int, metavar='N', help='how many clips a step, over all processes')
+    add('--lr', type=float, metavar='RATE', help='learning rate, instead of the preset\'s')
     add('--seed', type=int, metavar='N', help='seed of the initial weights and of the order of the data')
     add('--device', metavar='DEVICE', help='cpu, cuda, cuda:1 ...')
     add('--precision', choices=['auto', 'float32', 'bfloat16'], help='auto (the default) measures whether bfloat16 is faster on this machine')

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VGNET_PRESETS', 'conv_norm', 'up_norm', 'portrait_encoder', 'landmark_encoder', 'ConvGRU', 'attention_decoder',
-           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'landmark_field', 'follow_head',
-           'follow_field', 'stretch', 'clue_head', 'displacement_head', 'VGNetConfig', 'VGNet', 'init_weights',
-           'VGOutput']
+           'ResBlock', 'decoder', 'compose', 'warp_portrait', 'to_displacement', 'landmark_values', 'landmark_field',
+           'follow_head', 'follow_field', 'stretch', 'clue_head', 'displacement_head', 'lip_line', 'mouth_places',
+           'face_tones', 'mouth_head', 'VGNetConfig', 'VGNet', 'init_weights', 'VGOutput']
 
 # %% ../nbs/07_generator.ipynb #5e7a4cbf
 from dataclasses import dataclass, replace
@@ -152,21 +152,35 @@ def to_displacement(
     "A displacement field (N,2,128,128) of at most half a half width, smooth because it was small: float32."
     return F.interpolate(torch.tanh(x.float().contiguous())/2, scale_factor=4, mode='bilinear')
 
+# %% ../nbs/07_generator.ipynb #e1a70004
+def landmark_values(
+    at, # (...,68,2) half widths, places of the landmarks in the frame
+    wanted, # (...,68,2) half widths, the displacement each of them should get
+    sigma, # reach of a landmark, half widths
+    rounds, # of correction; 0: the wanted displacements themselves
+):
+    "Displacements (...,68,2) whose blend gives each landmark more nearly the one that it wants. Source: deviations table: warp."
+    near = torch.exp(-(at[..., :, None, :] - at[..., None, :, :]).pow(2).sum(-1)/(2*sigma**2))
+    near, values = near/near.sum(-1, keepdim=True), wanted
+    for _ in range(rounds): values = values + wanted - near @ values
+    return values
+
 # %% ../nbs/07_generator.ipynb #67fb2646
 def landmark_field(
     portrait_landmarks, # (B,136) half widths
     landmarks, # (B,T,136) half widths
     sigma:float=.08, # reach of a landmark, half widths
+    rounds:int=0, # of correction, see `landmark_values`
     size:int=64, # side of the grid on which it is computed
 ):
     "The displacement (B,T,2,128,128) that carries the portrait's landmarks to the frame's, blended between them: float32. Source: deviations table: warp."
     points = lambda x: x.float().unflatten(-1, (68, 2))
     at, p_p = points(landmarks), points(portrait_landmarks)[:, None]
-    value = F.pad(p_p - at, (0, 1), value=1)
     axis = (torch.arange(size, device=at.device) + .5)*2/size - 1
     distance = axis[:, None] - at.movedim(-1, 0)[..., None, :]
     near_x, near_y = torch.exp(-distance**2/(2*sigma**2))
     with torch.autocast(at.device.type, enabled=False):
+        value = F.pad(landmark_values(at, p_p - at, sigma, rounds), (0, 1), value=1)
         total = near_y @ (near_x[..., None]*value[:, :, None]).transpose(2, 3).flatten(3)
     total = total.unflatten(-1, (size, 3)).movedim(-1, 2)
     field = (total[:, :, :2]/total[:, :, 2:].clamp_min(1e-30)).flatten(0, 1)
@@ -212,6 +226,55 @@ def displacement_head(
     "Merged features (N,2w,32,32) to the numbers of a displacement field (N,2,32,32). Source: deviations table: warp."
     return nn.Sequential(conv_norm(2*w, 2*w), nn.Conv2d(2*w, 2, 3, padding=1))
 
+# %% ../nbs/07_generator.ipynb #e1a70011
+def lip_line(
+    x, y, # (...,n) places of a lip's points, from left to right
+    at, # (W,) columns
+):
+    "Height (...,W) of a broken line through points, level beyond its ends."
+    run = ((at - x[..., :-1, None])/(x[..., 1:, None] - x[..., :-1, None]).clamp_min(1e-3)).clamp(0, 1)
+    return y[..., :1] + (run*(y[..., 1:] - y[..., :-1])[..., None]).sum(-2)
+
+# %% ../nbs/07_generator.ipynb #e1a70015
+def mouth_places(
+    landmarks, # (N,136) half widths
+    size:int=128, # side of the picture
+):
+    "Where in the mouth the pixels of the lower half lie (N,8,size/2,size), and how much of each is inside (N,1,size/2,size) in [0,1]. Source: deviations table: mouth."
+    p = landmarks.float().unflatten(-1, (68, 2))
+    axis = (torch.arange(size, device=p.device) + .5)*2/size - 1
+    x, y = axis, axis[size//2:, None]
+    upper, lower = (lip_line(*p[:, points].unbind(-1), axis)[:, None] for points in ([60, 61, 62, 63, 64], [60, 67, 66, 65, 64]))
+    left, right, nose, chin = (p[:, k, axis, None, None] for k, axis in ((60, 0), (64, 0), (33, 1), (8, 1)))
+    across, width = (2*x - left - right)/(right - left).clamp_min(.05), right - left
+    places = [torch.ones_like(x), across.clamp(-1, 1), 8*(y - upper), 8*(lower - y), 4*(y - nose) - 1, 4*(chin - y) - 1, 4*width - 1, 8*(lower - upper)]
+    inside = (torch.minimum(y - upper, lower - y)*size/2).clamp(0, 1)
+    return torch.stack([z.expand_as(inside) for z in places], dim=1)*inside[:, None], inside[:, None]
+
+# %% ../nbs/07_generator.ipynb #e1a7001b
+def face_tones(
+    portrait, # (B,3,128,128)
+    portrait_landmarks, # (B,136) half widths
+):
+    "Colours of cheeks, lips and the darkest of nostrils and eyes (B,3,3), the last axis red, green, blue. Source: deviations table: mouth."
+    p = portrait_landmarks.float().unflatten(-1, (68, 2))
+    middle = lambda a, b: (p[:, a] + p[:, b])/2
+    def look(places, side):
+        soft = F.avg_pool2d(portrait.float(), side, 1, side//2, count_include_pad=False)
+        return F.grid_sample(soft, places[:, None], align_corners=False, padding_mode='border')[:, :, 0]
+    cheeks = look(middle([2, 14, 1, 15], [31, 35, 31, 35]), 7).mean(-1)
+    lips = look(middle([50, 51, 52, 56, 57, 58], [61, 62, 63, 65, 66, 67]), 3).mean(-1)
+    spots = look(torch.cat([p[:, 31:48], p[:, 36:42].mean(1, keepdim=True), p[:, 42:48].mean(1, keepdim=True)], dim=1), 3)
+    darkest = spots.mean(1).argmin(-1)[:, None, None].expand(-1, 3, 1)
+    return torch.stack([cheeks, lips, spots.gather(-1, darkest)[..., 0]], dim=1)
+
+# %% ../nbs/07_generator.ipynb #e1a7001f
+def mouth_head(
+    hidden:int=32, # channels
+):
+    "Places in the mouth and tones (N,17,64,128) to motion, relative to the lips' tone, before tanh (N,3,64,128). Source: deviations table: mouth."
+    return nn.Sequential(nn.Conv2d(17, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, 3, 3, padding=1))
+
 # %% ../nbs/07_generator.ipynb #04d7532f
 @dataclass(frozen=True)
 class VGNetConfig:
@@ -223,18 +286,22 @@ class VGNetConfig:
     composition:bool=True # False: the motion is the frame, no attention over pixels (for the ablation)
     dropout:float=.5 # inside the residual blocks
     follow:bool=False # with warp: a linear layer moves the rest of the head too
+    reach:float=.08 # with warp: of a landmark in the field, half widths
+    rounds:int=0 # with warp: of correction, so that the field takes each landmark to its place
+    mouth:bool=False # with warp: the inside of the mouth has a painter of its own
 
     def __post_init__(self):
         if self.recurrence not in ('time', 'batch', 'none'):
             raise ValueError(f"VGNetConfig: recurrence must be 'time', 'batch' or 'none', not {self.recurrence!r}")
         if self.width < 2 or self.width % 2: raise ValueError(f'VGNetConfig: width must be an even number from 2 up, not {self.width}')
         if self.warp and not self.composition: raise ValueError('VGNetConfig: warp moves the portrait, which composition=False never shows; choose one')
+        if not (self.reach > 0 and self.rounds >= 0): raise ValueError(f'VGNetConfig: reach must be above 0 and rounds not below, not {self.reach} and {self.rounds}')
 
 # %% ../nbs/07_generator.ipynb #3766d8a2
 VGNET_PRESETS = {
     'paper': VGNetConfig(),
     'official': VGNetConfig(recurrence='batch'),
-    'small': VGNetConfig(width=16, warp=True, dropout=0., follow=True),
+    'small': VGNetConfig(width=16, warp=True, dropout=0., follow=True, reach=.05, rounds=2, mouth=True),
     'small-paper': VGNetConfig(width=16, dropout=0.),
     'tiny': VGNetConfig(width=4, blocks=2, warp=True, dropout=0., follow=True),
 }
@@ -260,6 +327,7 @@ class VGNet(nn.Module):
         self.gru = ConvGRU(2*w, 8*w)
         if c.warp: self.warp_head, self.clue_head = displacement_head(w), clue_head(w)
         if c.warp and c.follow: self.follow_head = follow_head()
+        if c.warp and c.mouth: self.mouth_head = mouth_head()
         init_weights(self)
         self.to(memory_format=torch.channels_last) # without it a training step takes twice as long on a CPU
 
@@ -267,10 +335,10 @@ class VGNet(nn.Module):
 def init_weights(
     net:nn.Module, # changed in place
 ):
-    "Weights as the released training starts them: N(0,.02), normalisations N(1,.02), biases 0; `ConvGRU` keeps its own. Returns the net."
-    memory = {m for gru in net.modules() if isinstance(gru, ConvGRU) for m in gru.modules()}
+    "Weights as the released training starts them: N(0,.02), normalisations N(1,.02), biases 0; `ConvGRU` and the mouth's painter keep their own. Returns the net."
+    kept = {m for part in net.modules() if isinstance(part, ConvGRU) or part is getattr(net, 'mouth_head', None) for m in part.modules()}
     for m in net.modules():
-        if m in memory: continue
+        if m in kept: continue
         if isinstance(m, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)): nn.init.normal_(m.weight, 0, .02)
         if isinstance(m, nn.BatchNorm2d): nn.init.normal_(m.weight, 1, .02)
         if getattr(m, 'bias', None) is not None: nn.init.zeros_(m.bias)
@@ -279,6 +347,8 @@ def init_weights(
         nn.init.constant_(net.attention_head.bias, -3) # attention .05: begin with the moved portrait
         nn.init.zeros_(net.clue_head[-1].weight)
     if hasattr(net, 'follow_head'): nn.init.zeros_(net.follow_head[0].weight)
+    if hasattr(net, 'mouth_head'):
+        for p in net.mouth_head[-1].parameters(): nn.init.zeros_(p)
     return net
 
 # %% ../nbs/07_generator.ipynb #bc826470
@@ -316,6 +386,22 @@ def heads(self:VGNet,
     motion, attention = (F.conv2d(x, weight, bias, padding=3) + moved).float().contiguous().split([3, 1], dim=1)
     return torch.tanh(motion), torch.sigmoid(attention)
 
+# %% ../nbs/07_generator.ipynb #e1a70031
+@patch
+def paint_mouth(self:VGNet,
+    portrait, # (B,3,128,128)
+    landmarks, # (B,T,136)
+    portrait_landmarks, # (B,136)
+):
+    "Motion (B,T,3,128,128) in [-1,1], and how much of a pixel is inside the mouth (B,T,1,128,128): float32. Source: deviations table: mouth."
+    T = landmarks.shape[1]
+    places, inside = mouth_places(landmarks.flatten(0, 1))
+    tones = face_tones(portrait, portrait_landmarks).repeat_interleave(T, dim=0)
+    told = torch.cat([places, tones.flatten(1)[..., None, None]*inside], dim=1)
+    painted = self.mouth_head(told.contiguous(memory_format=torch.channels_last)).float()
+    lips = torch.atanh(.97*tones[:, 1].clamp(-1, 1))[..., None, None]
+    return [F.pad(x, (0, 0, 64, 0)).unflatten(0, (-1, T)) for x in (torch.tanh(painted + lips), inside)]
+
 # %% ../nbs/07_generator.ipynb #6cf73c6c
 class VGOutput(NamedTuple):
     "What a `VGNet` returns; pictures are float32."
@@ -339,12 +425,15 @@ def render(self:VGNet,
     if not self.config.warp:
         motion, attention = (y.unflatten(0, (-1, T)) for y in self.heads(x))
         return compose(attention, motion, portrait), attention, motion, None
-    warp = landmark_field(portrait_landmarks, landmarks) + to_displacement(self.warp_head(merged)).unflatten(0, (-1, T))
+    warp = landmark_field(portrait_landmarks, landmarks, self.config.reach, self.config.rounds) + to_displacement(self.warp_head(merged)).unflatten(0, (-1, T))
     if self.config.follow: warp = warp + follow_field(self.follow_head, portrait_landmarks, landmarks)
     moved = warp_portrait(portrait, warp)
     clues = torch.cat([moved, 8*warp, stretch(warp)], dim=2).flatten(0, 1)
     copy = F.pad(torch.atanh(.97*moved.clamp(-1, 1)), (0, 0, 0, 0, 0, 1)).flatten(0, 1) # a motion map that begins as the moved portrait
     motion, attention = (y.unflatten(0, (-1, T)) for y in self.heads(x, self.clue_head(clues) + copy))
+    if self.config.mouth:
+        painted, inside = self.paint_mouth(portrait, landmarks, portrait_landmarks)
+        motion, attention = torch.lerp(motion, painted, inside), torch.maximum(attention, inside)
     return compose(attention, motion, moved), attention, motion, warp
 
 # %% ../nbs/07_generator.ipynb #1f9c942f

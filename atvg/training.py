@@ -124,9 +124,9 @@ class VGNetRecipe(Recipe):
 # %% ../nbs/11_training.ipynb #e4c1858e
 VGNET_RECIPES = dict(
     paper=VGNetRecipe(), official=VGNetRecipe('official', normalise_mask=False, clip_grad=1e9),
-    small=VGNetRecipe('small', 1900, 5, 5, 6e-4, (.5, .99), .3, .7, .3, adversarial=.2, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=100),
+    small=VGNetRecipe('small', 1200, 5, 5, 6e-4, (.5, .99), .3, .7, .3, adversarial=.2, lip_weight=10., reduced=.4, validate_every=100, save_every=100),
     tiny=VGNetRecipe('tiny', 300, 2, 4, 1e-3, (.5, .99), .5, .5, .3, lip_weight=10., reduced=.4, paint_weight=2., hint_weight=.5, validate_every=100, save_every=50))
-VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper', steps=1500, lr=1e-3, vary=0., paint_weight=0., hint_weight=0.)
+VGNET_RECIPES['small-paper'] = replace(VGNET_RECIPES['small'], preset='small-paper', steps=1500, lr=1e-3, vary=0.)
 
 # %% ../nbs/11_training.ipynb #60e4e5d9
 def rate(step, recipe):
@@ -275,7 +275,10 @@ class Trainer:
 # %% ../nbs/11_training.ipynb #683bbdd4
 @patch
 def check(self:Trainer):
-    "`InputError` for a store without one of the parts, or a batch that cannot be shared."
+    "`InputError` for a recipe that trains nothing, a store without one of the parts, or a batch that cannot be shared."
+    for name, value in vars(self.recipe).items():
+        if name in ('steps', 'batch', 'window', 'lr') and not value > 0: raise InputError(f'{name} must be above 0, not {value}; choose another or leave it to the preset.')
+    if self.seed < 0: raise InputError(f'the seed must not be negative, but is {self.seed}; choose 0 or more.')
     for part, names in dict(training=self.train_names, validation=self.validation_names).items():
         if not names: raise InputError(f'{self.store.path}: no clip belongs to the {part} part of the split; add clips (one sentence in ten validates).')
     if self.recipe.batch % self.processes.count:

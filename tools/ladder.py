@@ -25,14 +25,18 @@ class Rung:
 PLAIN = dict(attention_weight=0., beta=1., adversarial=0., paint_weight=0., hint_weight=0.)
 DYNAMIC = PLAIN | dict(attention_weight=1., beta=.5)
 FULL = DYNAMIC | dict(adversarial=1.)
+MOVED = dict(warp=True, follow=True)
+EXACT = MOVED | dict(reach=.05, rounds=2)
 RUNGS = dict(
     baseline=Rung('baseline', dict(composition=False, recurrence='none'), PLAIN),
     composition=Rung('+ attention composition', dict(recurrence='none'), PLAIN),
     recurrence=Rung('+ recurrence', dict(), PLAIN),
     dynamic=Rung('+ dynamic loss', dict(), DYNAMIC),
     discriminator=Rung('+ regression discriminator', dict(), FULL),
-    warp=Rung('+ warped portrait', dict(warp=True, follow=True), FULL),
-    helpers=Rung('+ paint loss and hint', dict(warp=True, follow=True), FULL | dict(paint_weight=2., hint_weight=.5)))
+    warp=Rung('+ warped portrait', MOVED, FULL),
+    exact=Rung('+ field exact at landmarks', EXACT, FULL),
+    mouth=Rung('+ painter of the mouth', EXACT | dict(mouth=True), FULL),
+    helpers=Rung('+ paint loss and hint', EXACT | dict(mouth=True), FULL | dict(paint_weight=2., hint_weight=.5)))
 
 PROTOCOL = dict(
     budget='steps, batch, window, learning rate, seed and the order of clips are the same for every rung; no appearance is varied, no state carried, landmarks are the true ones',
@@ -101,12 +105,13 @@ def draw(trainer):
 
 def climb(name, seed, args, store, judge):
     "Train and judge one rung."
+    from atvg.evaluate import code_version
     from atvg.training import VGNetTrainer, read_log
     trainer = VGNetTrainer(store, Path(args.runs)/f'{name}-{seed}', recipe_of(name, args), seed, bfloat16=args.bfloat16)
     trainer.validate = lambda net: dict(score=0.)  # the budget is the same for all, nothing is chosen
     trainer.fit(resume=True)
     clips = judge.score(draw(trainer)); last = read_log(trainer.out)[-50:]
-    return dict(rung=name, title=RUNGS[name].title, seed=seed, parameters=sum(p.numel() for p in trainer.net.parameters()), recipe=asdict(trainer.recipe),
+    return dict(rung=name, title=RUNGS[name].title, seed=seed, code=code_version(), parameters=sum(p.numel() for p in trainer.net.parameters()), recipe=asdict(trainer.recipe),
                 training={key: float(np.mean([row[key] for row in last])) for key in last[0] if key not in ('step', 'score')}, groups=summarise(clips), clips=clips)
 
 
@@ -121,12 +126,11 @@ def begin(args, settings):
     "The result so far, or a new one; an `InputError` if it was made with other settings."
     import json
     from atvg.clip import InputError
-    from atvg.evaluate import code_version
-    path = Path(args.output)
-    if not path.exists(): return dict(protocol=PROTOCOL, command=shlex.join(['python', *sys.argv]), code=code_version(), settings=settings, static=None, arms=[])
+    path, now = Path(args.output), dict(protocol=PROTOCOL, command=shlex.join(['python', *sys.argv]))
+    if not path.exists(): return dict(now, settings=settings, static=None, arms=[])
     result = json.loads(path.read_text())
     if result['settings'] != settings: raise InputError(f"{path} was made with {result['settings']}, not {settings}; choose another output or the same settings.")
-    return result
+    return result | now
 
 
 def main(argv=None):
