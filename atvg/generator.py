@@ -245,7 +245,8 @@ def mouth_places(
     axis = (torch.arange(size, device=p.device) + .5)*2/size - 1
     x, y = axis, axis[size//2:, None]
     upper, lower = (lip_line(*p[:, points].unbind(-1), axis)[:, None] for points in ([60, 61, 62, 63, 64], [60, 67, 66, 65, 64]))
-    left, right, nose, chin = (p[:, k, axis, None, None] for k, axis in ((60, 0), (64, 0), (33, 1), (8, 1)))
+    left, right = (p[:, k, 0, None, None] for k in (60, 64))
+    nose, chin = (p[:, k, 1, None, None] for k in (33, 8))
     across, width = (2*x - left - right)/(right - left).clamp_min(.05), right - left
     places = [torch.ones_like(x), across.clamp(-1, 1), 8*(y - upper), 8*(lower - y), 4*(y - nose) - 1, 4*(chin - y) - 1, 4*width - 1, 8*(lower - upper)]
     inside = (torch.minimum(y - upper, lower - y)*size/2).clamp(0, 1)

@@ -350,6 +350,7 @@ def table():
 def test_the_rows_are_numbered_and_complete():
     rows = table()
     assert set(rows) == {f'D{i + 1}' for i in range(len(rows))} and len(rows) >= 19  # in the order of their subjects
+    assert source('14_official').count('| <a id="D') == len(rows), 'a number stands twice'
     assert len({name for name, _ in rows.values()}) == len(rows)
 
 

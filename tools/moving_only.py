@@ -57,6 +57,7 @@ def start(clip, every):
 
 
 def lips(frames, seen):
+    "LMD between what the detector sees in made frames and what it saw in the real ones."
     points, found = redetect(frames); both = found & seen[1]
     return lmd(points[both], seen[0][both]) if both.any() else np.nan
 

@@ -1,7 +1,6 @@
 """What does a voice lose that AT-net never heard? Two trainings of equal budget: python tools/unheard_voice.py STORE -o OUT.json"""
 import argparse
 import json
-import os
 import shlex
 import sys
 import time
@@ -16,19 +15,13 @@ from atvg.data import Store
 from atvg.evaluate import choose, code_version, plain
 from atvg.metrics import bootstrap
 from atvg.training import Units, load_weights, train_atnet
+from puppet_help import gather
 from puppet_proof import score_atnet
 
 PROTOCOL = ("both arms: same network, recipe, steps, seed; `all`: every speaker of the store, `without`: all but one; the checkpoint of the best validation of each; "
             "scored on the validation and test sentences of that speaker (of the arm `all` the validation sentences helped to choose the checkpoint) and on test sentences of the others, "
             "no frame is drawn: landmarks heard from the sound alone against the clip's own, portrait is the frame with the most closed mouth; "
             "lip_correlation: of the lip gap at lag 0; lmd: 20 mouth-centred points, px; six: what six coefficients can say; static: the portrait repeated")
-
-
-def gather(folder, store, speakers):
-    "A store of links to the clips of some speakers of another."
-    for name in store.names(speakers=speakers):
-        (folder/name).parent.mkdir(parents=True, exist_ok=True); os.symlink((store.path/f'{name}.npz').resolve(), folder/f'{name}.npz')
-    return folder
 
 
 def main():
@@ -47,7 +40,7 @@ def main():
     names = [n for part in ('validation', 'test') for n in store.names(part, [args.voice])] + choose(store, 'test', rest, args.limit, args.seed)
     with TemporaryDirectory() as temporary:
         for arm, speakers in dict(all=store.speakers, without=rest).items():
-            begin, folder = time.process_time(), gather(Path(temporary)/arm, store, speakers)
+            begin, folder = time.process_time(), gather(Path(temporary)/arm, {n: store.path/f'{n}.npz' for n in store.names(speakers=speakers)})
             train_atnet(folder, Path(temporary)/f'{arm}-net', args.preset, args.seed, steps=args.steps, bfloat16=False)
             atnet, record, arrays = load_weights(Path(temporary)/f'{arm}-net'/'weights.safetensors')
             arms[arm] = dict(training_clips=record['data'], step=record['step'], processor_seconds=round(time.process_time() - begin))
